@@ -1,0 +1,144 @@
+"""System checks of the settings. Each has a hint that says what to type."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
+
+from realtime_runs.conf import DEFAULTS, app_settings
+from realtime_runs.durations import parse_duration
+from realtime_runs.engine import registry
+from realtime_runs.engine.backends.base import get_backend
+from realtime_runs.exceptions import InvalidOption
+
+_DURATIONS = {"IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION"}
+_MAY_BE_ZERO = {"SHUTDOWN_GRACE_SECONDS", "METADATA_FLUSH_SECONDS", "BELL_SECONDS", "LINGER_SECONDS"}
+
+
+@register("realtime_runs")
+def check_settings(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    user = getattr(settings, "REALTIME_RUNS", {})
+    if not isinstance(user, dict):
+        return [
+            Error(
+                "REALTIME_RUNS is not a dict.",
+                hint='Write REALTIME_RUNS = {"CONCURRENCY": 200}.',
+                id="realtime_runs.E001",
+            )
+        ]
+    found: list[CheckMessage] = []
+    for name in user:
+        if name not in DEFAULTS:
+            found.append(
+                Error(
+                    f"REALTIME_RUNS has no setting {name!r}.",
+                    hint=f"Remove it, or use one of: {', '.join(DEFAULTS)}.",
+                    id="realtime_runs.E001",
+                )
+            )
+        elif problem := _problem(name, user[name]):
+            found.append(
+                Error(
+                    f"REALTIME_RUNS[{name!r}] is {user[name]!r}: {problem}.",
+                    hint=f"The default is {DEFAULTS[name]!r}.",
+                    id="realtime_runs.E002",
+                )
+            )
+    return found
+
+
+def _problem(name: str, value: Any) -> str | None:
+    default = DEFAULTS[name]
+    if name in _DURATIONS:
+        try:
+            parse_duration(value, name)
+        except InvalidOption as error:
+            return str(error).rstrip(".")
+    elif name == "SECRET_KEYS":
+        if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key for key in value):
+            return "it must be a list of non-empty texts"
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            return "it must be a text"
+    elif isinstance(value, bool) or not isinstance(
+        value, int if isinstance(default, int) and not name.endswith("_SECONDS") else int | float
+    ):
+        return "it must be a whole number" if not name.endswith("_SECONDS") else "it must be a number of seconds"
+    elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+        return "it must be positive"
+    return None
+
+
+@register("realtime_runs")
+def check_backend(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    try:
+        get_backend()
+    except Exception as error:
+        return [
+            Error(
+                f"REALTIME_RUNS['BACKEND'] cannot be used: {error}",
+                hint=f'Write "BACKEND": {DEFAULTS["BACKEND"]!r}, or leave it out.',
+                id="realtime_runs.E003",
+            )
+        ]
+    return []
+
+
+@register("realtime_runs")
+def check_tasks(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    found = []
+    for task in registry.all_tasks():
+        try:
+            task.check_types()
+        except Exception as error:
+            found.append(
+                Error(
+                    f"The annotations of task {task.id!r} cannot be used: {error}",
+                    hint="Use types that pydantic knows: models, dataclasses, TypedDicts, builtins.",
+                    obj=task.function,
+                    id="realtime_runs.E004",
+                )
+            )
+    return found
+
+
+@register("realtime_runs")
+def check_layer(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    layer = get_channel_layer(app_settings.CHANNEL_LAYER)
+    if isinstance(layer, InMemoryChannelLayer) and not settings.DEBUG:
+        return [
+            Warning(
+                "The in-memory channel layer reaches no other process; readers there see changes by polling only.",
+                hint='Use "channels_redis.pubsub.RedisPubSubChannelLayer", or remove CHANNEL_LAYERS for one process.',
+                id="realtime_runs.W001",
+            )
+        ]
+    return []
+
+
+@register(Tags.database, "realtime_runs")
+def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> Sequence[CheckMessage]:
+    found: list[CheckMessage] = []
+    connection = connections["default"]
+    if connection.vendor not in ("sqlite", "postgresql"):
+        found.append(
+            Error(
+                f"realtime_runs runs on SQLite and PostgreSQL, not on {connection.vendor}.",
+                hint="Use PostgreSQL for the default database.",
+                id="realtime_runs.E005",
+            )
+        )
+    options = connection.settings_dict.get("OPTIONS", {})
+    if connection.vendor == "sqlite" and str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+        found.append(
+            Warning(
+                "SQLite without IMMEDIATE transactions fails with 'database is locked' as soon as two threads write.",
+                hint='Set OPTIONS to {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+                '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+                id="realtime_runs.W002",
+            )
+        )
+    return found

@@ -1,0 +1,90 @@
+"""Threads that talk to the database for code that must not block: event loops, the hub, the worker.
+
+Not `sync_to_async`: that has one thread for everybody, and not a ThreadPoolExecutor either: it refuses work while the
+interpreter shuts down, which is when a worker hands its runs back. A thread that has nothing to do ends and gives its
+connection back, so that waiting never holds one.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, ParamSpec, TypeVar
+
+from django.db import Error, connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class DatabaseThreads:
+    """At most `threads` daemon threads, started when needed, ended after `idle_seconds` without work."""
+
+    def __init__(self, name: str, threads: int, idle_seconds: float = 1.0) -> None:
+        self._name = name
+        self._most = threads
+        self._idle_seconds = idle_seconds
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # threads do not survive a fork
+
+    def _reset(self) -> None:
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run `fn` in one of the threads; its database errors reach the caller and drop the connection."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._jobs.put((future, fn, args, kwargs))
+            if self._jobs.qsize() > self._idle and self._threads < self._most:
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"{self._name}-db", daemon=True).start()
+        return future
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
+
+    def _work(self) -> None:
+        try:
+            while (job := self._next_job()) is not None:
+                self._do(job)
+        finally:
+            connections.close_all()
+
+    def _next_job(self) -> Job | None:
+        with self._lock:
+            self._idle += 1
+        try:
+            job: Job | None = self._jobs.get(timeout=self._idle_seconds)
+        except queue.Empty:
+            job = None
+        with self._lock:
+            self._idle -= 1
+            if job is None:
+                # A job may have come since: `submit` counted this thread as idle, so it must not leave that one behind.
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    self._threads -= 1
+        return job
+
+    def _do(self, job: Job) -> None:
+        future, fn, args, kwargs = job
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            if isinstance(error, Error):
+                connections.close_all()  # the server may be gone; the next job connects anew
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+readers: Final = DatabaseThreads("realtime-runs-read", threads=4)

@@ -1,0 +1,76 @@
+"""Changing the metadata and the tags of a run, under its row lock, so that concurrent writers lose nothing."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+
+from realtime_runs.engine.context import Lease
+from realtime_runs.engine.operations import Operation, apply
+from realtime_runs.engine.options import check_metadata_size, check_tags
+from realtime_runs.engine.triggering import tag_runs
+from realtime_runs.exceptions import LeaseLost, RunNotFound, TooLarge
+from realtime_runs.live import bell
+from realtime_runs.models import Run
+from realtime_runs.packets import encode_result
+
+
+@transaction.atomic
+def edit_metadata(
+    lease: Lease, operations: Mapping[str, Sequence[Operation]]
+) -> tuple[dict[str, Any], TooLarge | None]:
+    """Apply the operations of a running attempt to runs by id: its own first, then those above it.
+
+    Returns the run's own metadata as it is now, and the error of operations that were refused because a limit was
+    passed (the others are stored). Raises LeaseLost; then nothing was stored.
+    """
+    own = Run.objects.leased_by(lease.token).filter(pk=lease.run_id, attempt=lease.attempt)
+    text = own.select_for_update().values_list("metadata", flat=True).first()
+    if text is None:
+        raise LeaseLost(lease.run_id, lease.attempt)
+    metadata, refused = _edit(lease.run_id, text, operations.get(lease.run_id, ()))
+    for run_id, its_operations in operations.items():
+        if run_id != lease.run_id:
+            above = Run.objects.filter(pk=run_id).select_for_update().values_list("metadata", flat=True).first()
+            if above is not None:  # else it was pruned meanwhile
+                refused = _edit(run_id, above, its_operations)[1] or refused
+    return metadata, refused
+
+
+def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict[str, Any], TooLarge | None]:
+    """Under the row lock. When all operations together are too large, those that fit are stored."""
+    old: dict[str, Any] = json.loads(text)
+    metadata, refused = old, None
+    try:
+        metadata = apply(operations, old)
+        check_metadata_size(encode_result(metadata, "metadata"))
+    except TooLarge:
+        metadata = old
+        for operation in operations:
+            try:
+                candidate = apply([operation], metadata)
+                check_metadata_size(encode_result(candidate, "metadata"))
+                metadata = candidate
+            except TooLarge as error:
+                refused = error
+    new_text = encode_result(metadata, "metadata")
+    if new_text != text:
+        bell.announce(Run.objects.filter(pk=run_id).touch(metadata=new_text))
+    return metadata, refused
+
+
+@transaction.atomic
+def add_tags(run_id: str, tags: str | Iterable[str]) -> tuple[str, ...]:
+    """Add tags to a run, in any status. Returns all its tags. Raises RunNotFound, or TooLarge.
+
+    Then nothing was added.
+    """
+    old = Run.objects.filter(pk=run_id).select_for_update().values_list("tag_names", flat=True).first()
+    if old is None:
+        raise RunNotFound(run_id)
+    names = check_tags(tags, old)
+    if list(names) != old:
+        tag_runs({run_id: names})
+        bell.announce(Run.objects.filter(pk=run_id).touch(tag_names=list(names)))
+    return names

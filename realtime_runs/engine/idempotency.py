@@ -1,0 +1,41 @@
+"""Which run holds an idempotency key. The unique constraint decides races; every write is a compare-and-swap."""
+
+from datetime import timedelta
+
+from realtime_runs.engine.options import hash_key
+from realtime_runs.models import FromNow, IdempotencyClaim
+
+
+def holder_of(task_id: str, key: str) -> str | None:
+    """The run that holds the key now, if any."""
+    return (
+        IdempotencyClaim.objects.filter(task=task_id, key_hash=hash_key(key), expires_at__gt=FromNow())
+        .values_list("run_id", flat=True)
+        .first()
+    )
+
+
+def claim_key(task_id: str, key: str, run_id: str, ttl: timedelta) -> str:
+    """Claim the key for a run about to be inserted in this transaction. Returns the run that holds it:
+
+    This one, or another.
+    """
+    key_hash = hash_key(key)
+    claims = IdempotencyClaim.objects.filter(task=task_id, key_hash=key_hash)
+    while True:
+        # Waits for a transaction that is just claiming the same key; if that one rolls back, the key is ours.
+        IdempotencyClaim.objects.bulk_create(
+            [IdempotencyClaim(task=task_id, key_hash=key_hash, run_id=run_id, expires_at=FromNow(ttl))],
+            ignore_conflicts=True,
+        )
+        # Taken over when expired; of several callers who see that, the WHERE lets one through.
+        claims.filter(expires_at__lte=FromNow()).exclude(run_id=run_id).update(run_id=run_id, expires_at=FromNow(ttl))
+        holder = claims.values_list("run_id", flat=True).first()
+        if holder is not None:  # else the run that held it failed this moment and gave it back
+            return holder
+
+
+def release(task_id: str, key: str) -> bool:
+    """Forget the key, so that the next trigger makes a new run. False when nobody held it."""
+    deleted, _ = IdempotencyClaim.objects.filter(task=task_id, key_hash=hash_key(key)).delete()
+    return bool(deleted)

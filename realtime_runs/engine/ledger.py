@@ -1,0 +1,84 @@
+"""The history of runs: an event for each status they enter, an end for each attempt, and the bells of all that.
+
+Rows are collected while a transaction goes on and written at its end, so that a hundred moves in one commit cost one
+insert.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+from realtime_runs.live import bell
+from realtime_runs.models import Attempt, Change, FromNow, RunEvent, database_now
+from realtime_runs.statuses import RunStatus
+
+
+@dataclass(slots=True)
+class _Ledger:
+    events: list[tuple[Change, RunStatus]] = field(default_factory=list)
+    ended: dict[str, list[str]] = field(default_factory=dict)  # error text → ids of the runs whose attempt ended
+    work: list[str] = field(default_factory=list)
+
+
+_open: Final[ContextVar[_Ledger | None]] = ContextVar("realtime_runs_ledger", default=None)
+
+
+@contextmanager
+def opened() -> Iterator[None]:
+    """Inside a transaction: collect what happens, and write it when the block ends.
+
+    Nested blocks join the outer one.
+    """
+    if _open.get() is not None:
+        yield
+        return
+    ledger = _Ledger()
+    token = _open.set(ledger)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+    _write(ledger)
+
+
+def entered(changes: Sequence[Change], status: RunStatus) -> None:
+    """These runs entered the status."""
+    with opened():
+        ledger = _current()
+        ledger.events += [(change, status) for change in changes]
+        if status == RunStatus.QUEUED:
+            ledger.work += [change.run_id for change in changes]
+
+
+def attempt_ended(changes: Sequence[Change], error: str = "") -> None:
+    """The attempts of these runs that are going on are over. `error`: JSON of a RunError, or empty."""
+    with opened():
+        _current().ended.setdefault(error, []).extend(change.run_id for change in changes)
+
+
+def needs_worker(run_ids: Sequence[str]) -> None:
+    """A worker should look at these runs."""
+    with opened():
+        _current().work += run_ids
+
+
+def _current() -> _Ledger:
+    ledger = _open.get()
+    if ledger is None:
+        raise RuntimeError("The ledger is not open.")
+    return ledger
+
+
+def _write(ledger: _Ledger) -> None:
+    for error, ids in ledger.ended.items():
+        Attempt.objects.filter(run__in=ids, finished_at=None).update(finished_at=FromNow(), error=error)
+    if ledger.events:
+        now = database_now()
+        RunEvent.objects.bulk_create(
+            RunEvent(run_id=change.run_id, status=status, attempt=change.attempt, at=now)
+            for change, status in ledger.events
+        )
+        bell.announce([change for change, _ in ledger.events])
+    bell.announce_work(ledger.work)

@@ -1,0 +1,188 @@
+"""Creating runs: in one transaction, the caller's if there is one. The inserted row is the queue entry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Generic
+
+from django.db import transaction
+
+from realtime_runs.conf import app_settings
+from realtime_runs.engine import registry
+from realtime_runs.engine.backends.base import get_backend
+from realtime_runs.engine.context import find_active
+from realtime_runs.engine.definition import TaskDefinition
+from realtime_runs.engine.idempotency import claim_key, holder_of
+from realtime_runs.engine.options import CheckedOptions, TriggerOptions
+from realtime_runs.exceptions import BatchNotFound, InvalidInput, TooLarge
+from realtime_runs.ids import new_batch_id, new_run_id
+from realtime_runs.live import bell
+from realtime_runs.live.snapshot import O, P
+from realtime_runs.models import Batch, Change, Run, RunEvent, RunTag, Tag, database_now
+from realtime_runs.packets import NOTHING, Packet, check_payload, pack_payload
+from realtime_runs.statuses import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandle(Generic[P, O]):
+    """What `trigger` returns. `is_cached`: an earlier run with the same idempotency key is meant, none was made."""
+
+    id: str
+    is_cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHandle:
+    """What a batch trigger returns. `run_ids` are in item order."""
+
+    id: str
+    run_ids: tuple[str, ...]
+
+    @property
+    def run_count(self) -> int:
+        return len(self.run_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked wish for one run."""
+
+    task: TaskDefinition[Any, Any]
+    payload: Packet
+    options: CheckedOptions
+    trigger_function: str = "trigger"
+
+    @classmethod
+    def check(cls, task_id: str, payload: Any, options: TriggerOptions, trigger_function: str = "trigger") -> "Request":
+        """From a Python value, or from a Packet, which is kept verbatim. Raises what is wrong; stores nothing."""
+        task = registry.get(task_id)
+        if isinstance(payload, Packet):
+            check_payload(payload)
+            packet = payload
+        else:
+            packet = NOTHING if payload is None else pack_payload(payload)
+        task.payload(packet)
+        return cls(task, packet, CheckedOptions.check(task, options), trigger_function)
+
+
+def trigger(request: Request) -> RunHandle:
+    """Create the run, or find the one that holds the idempotency key. Starts on commit; a rollback leaves nothing."""
+    key = request.options.idempotency_key
+    if key and (holder := holder_of(request.task.id, key)):
+        return RunHandle(holder, is_cached=True)
+    with transaction.atomic():
+        run_id = new_run_id()
+        if key:
+            holder = claim_key(request.task.id, key, run_id, request.options.idempotency_key_ttl)
+            if holder != run_id:
+                return RunHandle(holder, is_cached=True)
+        now = database_now()
+        _insert([_row(request, run_id, now)], [request], now)
+    return RunHandle(run_id)
+
+
+def trigger_batch(requests: Sequence[Request]) -> BatchHandle:
+    """Create all runs of a batch, or none. An item whose idempotency key is held brings the run that holds it."""
+    if not requests:
+        raise InvalidInput("A batch needs at least one item.")
+    check_batch_size(len(requests))
+    with transaction.atomic():
+        now = database_now()
+        ids = _claim_keys(requests)
+        new = {index: request for index, request in enumerate(requests) if not ids[index][1]}
+        batch = Batch.objects.create(id=new_batch_id(), run_count=len(new), created_at=now)
+        rows = [
+            _row(request, ids[index][0], now, batch_id=batch.id, batch_index=index) for index, request in new.items()
+        ]
+        _insert(rows, list(new.values()), now)
+    return BatchHandle(batch.id, tuple(run_id for run_id, _ in ids))
+
+
+def _claim_keys(requests: Sequence[Request]) -> list[tuple[str, bool]]:
+    """For each item the id of its run, and whether that run exists already and so stays in the batch it was made in."""
+    ids = [(new_run_id(), False) for _ in requests]
+    keyed = [index for index, request in enumerate(requests) if request.options.idempotency_key]
+    # In one order everywhere, so that two batches with the same keys wait for each other instead of deadlocking.
+    for index in sorted(keyed, key=lambda i: (requests[i].task.id, requests[i].options.idempotency_key, i)):
+        request = requests[index]
+        holder = claim_key(
+            request.task.id, request.options.idempotency_key, ids[index][0], request.options.idempotency_key_ttl
+        )
+        ids[index] = (holder, holder != ids[index][0])
+    return ids
+
+
+def check_batch_size(size: int) -> None:
+    if size > app_settings.MAX_BATCH_ITEMS:
+        raise TooLarge("batch", size, app_settings.MAX_BATCH_ITEMS, "MAX_BATCH_ITEMS", "items")
+
+
+def get_batch(batch_id: str) -> Batch:
+    """Raises BatchNotFound."""
+    batch = Batch.objects.filter(pk=batch_id).first()
+    if batch is None:
+        raise BatchNotFound(batch_id)
+    return batch
+
+
+def _row(request: Request, run_id: str, now: datetime, **values: Any) -> Run:
+    options = request.options
+    start = now + options.delay
+    parent = find_active()
+    is_delayed = bool(options.delay)
+    return Run(
+        id=run_id,
+        task=request.task.id,
+        status=RunStatus.DELAYED if is_delayed else RunStatus.QUEUED,
+        payload=request.payload.text,
+        payload_type=request.payload.type,
+        metadata=options.metadata,
+        tag_names=list(options.tags),
+        parent_id=parent.run.id if parent else None,
+        root_id=(parent.run.root_id or parent.run.id) if parent else None,
+        depth=parent.run.depth + 1 if parent else 0,
+        trigger_function=request.trigger_function,
+        is_test=options.is_test,
+        idempotency_key=options.idempotency_key,
+        queue=options.queue,
+        concurrency_key=options.concurrency_key,
+        priority=options.priority,
+        max_attempts=options.max_attempts,
+        max_duration=options.max_duration,
+        ttl=options.ttl,
+        created_at=now,
+        updated_at=now,
+        run_at=start,
+        rank=start - timedelta(seconds=options.priority),
+        delayed_until=start if is_delayed else None,
+        queued_at=None if is_delayed else now,
+        expires_at=None if options.expires_after is None else start + options.expires_after,
+        **values,
+    )
+
+
+def _insert(rows: list[Run], requests: Sequence[Request], now: datetime) -> None:
+    Run.objects.bulk_create(rows)
+    RunEvent.objects.bulk_create(RunEvent(run_id=run.id, status=run.status, attempt=0, at=now) for run in rows)
+    tag_runs(
+        {run.id: request.options.tags for run, request in zip(rows, requests, strict=True) if request.options.tags}
+    )
+    bell.announce([Change(run.id, 1, 0, tuple(run.tag_names), run.batch_id) for run in rows])
+    queued = [run.id for run in rows if run.status == RunStatus.QUEUED]
+    if queued:
+        # robust: the rows are committed; a backend that cannot be reached must not make the trigger look failed.
+        transaction.on_commit(partial(get_backend().dispatch, queued), robust=True)
+
+
+def tag_runs(tags: dict[str, tuple[str, ...]]) -> None:
+    """Store which run carries which tag. Only for runs whose row says so in the same transaction."""
+    names = sorted({name for its_tags in tags.values() for name in its_tags})
+    if names:
+        now = database_now()
+        # Sorted, so that two transactions with the same new tags wait for each other instead of deadlocking.
+        Tag.objects.bulk_create([Tag(name=name, created_at=now) for name in names], ignore_conflicts=True)
+        RunTag.objects.bulk_create(
+            [RunTag(run_id=run_id, tag_id=name) for run_id, its_tags in tags.items() for name in its_tags],
+            ignore_conflicts=True,
+        )

@@ -1,0 +1,135 @@
+"""Waiting for child runs inside a task: the run is WAITING meanwhile, and its slot is free for others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+
+from realtime_runs.database import readers
+from realtime_runs.engine import lifecycle, registry
+from realtime_runs.engine.backends.base import get_backend
+from realtime_runs.engine.context import ActiveRun, active_run
+from realtime_runs.exceptions import ChildFailed, InvalidInput, RunStopped
+from realtime_runs.live.follow import RunFeed, Subscription
+from realtime_runs.live.reading import read_runs
+from realtime_runs.live.snapshot import O, RealtimeRun, RunError, typed
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Generic[O]):
+    """How a child run ended."""
+
+    run: RealtimeRun[Any, O]
+
+    @property
+    def ok(self) -> bool:
+        return self.run.is_success
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+    @property
+    def output(self) -> O:
+        return self.run.output
+
+    @property
+    def error(self) -> RunError | None:
+        """Why it failed; None when it did not, or was canceled."""
+        return self.run.error
+
+    def unwrap(self) -> O:
+        """The output. Raises ChildFailed when the run did not complete."""
+        if not self.ok:
+            raise ChildFailed(self.run)
+        return self.run.output
+
+
+def check_can_wait(what: str) -> ActiveRun:
+    """Raises NotInsideRun outside of a task, and InvalidInput where the child could never start."""
+    active = active_run(what)
+    if transaction.get_connection().in_atomic_block and not get_backend().executes_inline:
+        raise InvalidInput(f"{what} inside a transaction would wait for ever: the child starts when it is committed.")
+    return active
+
+
+def wait_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
+    """Block until all runs are final. Raises RunStopped when this run is told to stop meanwhile."""
+    with _waiting(active):
+        _execute_inline(run_ids)
+        runs = _read(run_ids)
+        while unfinished := [run for run in runs if not run.is_completed]:
+            for _ in Subscription(RunFeed(unfinished[0].id), signal=active.context.signal, convert=_same):
+                pass
+            _check_signal(active)
+            runs = _read(run_ids)
+    return _results(runs, run_ids)
+
+
+async def await_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
+    """The same without blocking. When this run is told to stop, it is cancelled."""
+    async with _awaiting(active):
+        if get_backend().executes_inline:
+            await sync_to_async(_execute_inline)(run_ids)
+            return _results(await sync_to_async(_read)(run_ids), run_ids)
+        runs = await readers.run(_read, run_ids)
+        while unfinished := [run for run in runs if not run.is_completed]:
+            async for _ in Subscription(RunFeed(unfinished[0].id), convert=_same):
+                pass
+            runs = await readers.run(_read, run_ids)
+    return _results(runs, run_ids)
+
+
+def _same(run: RealtimeRun) -> RealtimeRun:
+    return run
+
+
+def _execute_inline(run_ids: Sequence[str]) -> None:
+    # In a test that lives in a transaction nothing is ever committed, so nothing was dispatched.
+    if get_backend().executes_inline:
+        get_backend().dispatch(run_ids)
+
+
+def _check_signal(active: ActiveRun) -> None:
+    if active.context.signal.is_set():
+        raise RunStopped(active.run.id)
+
+
+def _read(run_ids: Sequence[str]) -> list[RealtimeRun]:
+    return read_runs(list(dict.fromkeys(run_ids)))
+
+
+def _results(runs: list[RealtimeRun], run_ids: Sequence[str]) -> list[RunResult[Any]]:
+    by_id = {run.id: typed(run, registry.find(run.task_identifier)) for run in runs}
+    return [RunResult(by_id[run_id]) for run_id in run_ids]
+
+
+@contextmanager
+def _waiting(active: ActiveRun) -> Iterator[None]:
+    active.metadata.flush()
+    active.writer.write(lambda: lifecycle.wait(active.lease))
+    active.loop.call_soon_threadsafe(active.leave)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(active.reenter(), active.loop).result()
+        if not active.context.signal.is_set():
+            active.writer.write(lambda: lifecycle.resume(active.lease))
+
+
+@asynccontextmanager
+async def _awaiting(active: ActiveRun) -> AsyncIterator[None]:
+    await active.metadata.aflush()
+    await active.writer.awrite(lambda: lifecycle.wait(active.lease))
+    active.leave()
+    try:
+        yield
+    finally:
+        # Shielded: the slot that was given away must be ours again before the run ends and gives it back.
+        await asyncio.shield(active.reenter())
+        if not active.context.signal.is_set():
+            await active.writer.awrite(lambda: lifecycle.resume(active.lease))

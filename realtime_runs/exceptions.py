@@ -1,0 +1,127 @@
+"""What can go wrong, one class per failure a caller can act on. No HTTP in here: `wire` has the table of statuses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class RealtimeRunsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class NotFound(RealtimeRunsError):
+    """The thing that was asked for does not exist. `id` is what was asked for."""
+
+    what = "Object"
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(f"{self.what} {id!r} does not exist.")
+
+
+class RunNotFound(NotFound):
+    what = "Run"
+
+
+class BatchNotFound(NotFound):
+    what = "Batch"
+
+
+class UnknownTask(NotFound):
+    """No installed app defines a task with this id."""
+
+    what = "Task"
+
+    def __init__(self, id: str, known: Sequence[str] = ()) -> None:
+        super().__init__(id)
+        if known:
+            self.args = (f"{self.args[0]} Known tasks: {', '.join(sorted(known))}.",)
+
+
+class InvalidInput(RealtimeRunsError, ValueError):
+    """A value that was given cannot be used; nothing was stored."""
+
+
+class PayloadInvalid(InvalidInput):
+    """The payload does not fit the task's annotation. `errors` are pydantic's: dicts with `loc`, `msg` and `type`."""
+
+    def __init__(self, task_id: str, errors: Sequence[Any]) -> None:
+        self.task_id = task_id
+        self.errors = list(errors)
+        fields = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'payload'}: {error['msg']}" for error in self.errors)
+        super().__init__(f"The payload does not fit task {task_id!r}: {fields}")
+
+
+class OutputInvalid(RealtimeRunsError):
+    """What the task returned does not fit its return annotation, or is not JSON."""
+
+
+class NotJson(InvalidInput):
+    """The value cannot be stored as JSON on every database (NaN, NUL, lone surrogates, unknown types, too deep)."""
+
+
+class TooLarge(InvalidInput):
+    """A size limit was passed. `size` and `limit` are in `unit` (bytes unless said otherwise)."""
+
+    def __init__(self, what: str, size: int, limit: int, setting: str, unit: str = "bytes") -> None:
+        self.size = size
+        self.limit = limit
+        self.unit = unit
+        super().__init__(f"{what} has {size:,} {unit}; at most {limit:,} are allowed ({setting}).")
+
+
+class InvalidOption(InvalidInput):
+    """A trigger option, filter or duration has no meaning (negative delay, unknown status, naive datetime, ...)."""
+
+
+class InvalidTransition(RealtimeRunsError):
+    """The run is not in a status from which this move is allowed; it was left unchanged."""
+
+    def __init__(self, run_id: str, status: str, wanted: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        self.wanted = wanted
+        super().__init__(f"Run {run_id} is {status} and cannot be {wanted}.")
+
+
+class LeaseLost(RealtimeRunsError):
+    """This worker may no longer write for the run: it was canceled, reclaimed or finished elsewhere.
+
+    Nothing was written.
+    """
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        self.run_id = run_id
+        self.attempt = attempt
+        super().__init__(f"Attempt {attempt} no longer holds the lease of run {run_id}.")
+
+
+class RunStopped(RealtimeRunsError):
+    """The run was told to stop (canceled, timed out, its worker is going away) while it waited for something."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id} was told to stop while it waited.")
+
+
+class NotInsideRun(RealtimeRunsError):
+    """`metadata`, `tags`, `current_run()` and the waiting triggers work only inside a running task."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} can only be used inside a running task.")
+
+
+class AbortRun(RealtimeRunsError):
+    """Raise it in a task to fail the run at once, without further attempts."""
+
+
+class ChildFailed(RealtimeRunsError):
+    """A child run did not complete, and its result was unwrapped. `run` is the child's snapshot."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        reason = f": {run.error.message}" if run.error else "."
+        super().__init__(f"Child run {run.id} of task {run.task_identifier!r} is {run.status}{reason}")
+
+
+class PollTimeout(RealtimeRunsError, TimeoutError):
+    """The run was not final within the time that the caller gave."""

@@ -1,0 +1,37 @@
+"""Public ids: a prefix, the time in milliseconds, and 98 random bits, in `[0-9a-z]`.
+
+The time comes first so that rows made together lie together in an index; the random part makes an id unguessable.
+Ids are not cursors of any feed: the clock that makes them belongs to one host.
+"""
+
+import secrets
+import time
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_TIME_DIGITS = 9  # milliseconds in base 36: enough until the year 5188
+_RANDOM_DIGITS = 19  # 36 ** 19 is 98 bits
+ID_LENGTH = 40  # of the database columns; ids have 28 characters and a prefix
+
+
+def _base36(number: int, digits: int) -> str:
+    out = []
+    for _ in range(digits):
+        number, digit = divmod(number, 36)
+        out.append(_ALPHABET[digit])
+    return "".join(reversed(out))
+
+
+def _new(prefix: str) -> str:
+    return prefix + _base36(time.time_ns() // 1_000_000, _TIME_DIGITS) + _base36(secrets.randbits(98), _RANDOM_DIGITS)
+
+
+def new_run_id() -> str:
+    return _new("run_")
+
+
+def new_batch_id() -> str:
+    return _new("batch_")
+
+
+def new_lease_token() -> str:
+    return secrets.token_hex(8)

@@ -1,0 +1,101 @@
+"""Saying, after commit, that runs have a new version. The only writer to the channel layer.
+
+A bell is a hint: it may be lost, late or doubled, and it carries no state, so nothing breaks. Inside the process it
+goes straight to the hub; for other processes the bells of a topic are joined for BELL_SECONDS and sent as one message.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from channels.layers import BaseChannelLayer
+from django.db import transaction
+
+from realtime_runs.conf import app_settings
+from realtime_runs.live.layer import carrying_layer
+from realtime_runs.live.loop import live_loop
+from realtime_runs.live.topics import WORK, Topic, topics_of
+from realtime_runs.models import Change
+
+logger = logging.getLogger("realtime_runs.live")
+
+MESSAGE_TYPE: Final = "realtime_runs.bell"
+PROCESS_ID: Final = uuid.uuid4().hex  # so that a process can tell its own bells
+
+Bells = dict[Topic, dict[str, int]]  # topic → run id → version
+
+_in_process: list[Callable[[Bells], None]] = []
+
+
+def connect(receive: Callable[[Bells], None]) -> None:
+    """Let the hub of this process hear its bells directly."""
+    _in_process.append(receive)
+
+
+def announce(changes: Sequence[Change]) -> None:
+    """Ring the topics of these changes once the current transaction is committed (at once outside of one)."""
+    if changes:
+        # robust: a bell that fails is logged by Django and fails neither the caller nor other callbacks.
+        transaction.on_commit(
+            partial(_ring, [(topic, c.run_id, c.version) for c in changes for topic in topics_of(c)]), robust=True
+        )
+
+
+def announce_work(run_ids: Sequence[str]) -> None:
+    """Tell workers, after commit, that these runs may be ready or may have been canceled."""
+    if run_ids:
+        transaction.on_commit(partial(_ring, [(WORK, run_id, 0) for run_id in run_ids]), robust=True)
+
+
+def _ring(rings: Iterable[tuple[Topic, str, int]]) -> None:
+    bells: Bells = {}
+    for topic, run_id, version in rings:
+        bells.setdefault(topic, {})[run_id] = version
+    for receive in _in_process:
+        receive(bells)
+    if carrying_layer() is not None:
+        live_loop.call(_publisher.add, bells)
+
+
+class Publisher:
+    """Sends bells to other processes: the first one at once, then at most one message per topic and BELL_SECONDS."""
+
+    def __init__(self) -> None:
+        self._waiting: Bells = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, bells: Bells) -> None:
+        """Only on the live loop."""
+        for topic, versions in bells.items():
+            self._waiting.setdefault(topic, {}).update(versions)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._publish())
+
+    async def _publish(self) -> None:
+        while self._waiting:
+            bells, self._waiting = self._waiting, {}
+            layer = carrying_layer()
+            if layer is None:
+                return
+            try:
+                for topic, versions in bells.items():
+                    await self._send(layer, topic, versions)
+            except Exception:
+                # Readers elsewhere see the change by their backstop; the run must not notice.
+                logger.warning("The channel layer did not take a bell.", exc_info=True)
+            await asyncio.sleep(app_settings.BELL_SECONDS)
+
+    async def _send(self, layer: BaseChannelLayer, topic: Topic, versions: dict[str, int]) -> None:
+        message: dict[str, Any] = {
+            "type": MESSAGE_TYPE,
+            "from": PROCESS_ID,
+            "topic": [topic.kind, topic.name],
+            "versions": versions,
+        }
+        await layer.group_send(topic.group, message)
+
+
+_publisher: Final = Publisher()

@@ -1,0 +1,269 @@
+"""The one read loop: join the hub, read the table, then wait for what changes.
+
+State is a snapshot: of each run only the newest version matters, slow readers skip the ones between. The loop is
+written twice, for `for` and for `async for`; everything that decides something is in `Follower` and `Feed`, once.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Generic, Self
+
+from django.core.exceptions import SynchronousOnlyOperation
+
+from realtime_runs.database import readers
+from realtime_runs.exceptions import BatchNotFound, RunNotFound
+from realtime_runs.live import reading
+from realtime_runs.live.hub import hub
+from realtime_runs.live.listeners import Listener
+from realtime_runs.live.snapshot import O, P, RealtimeRun
+from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
+from realtime_runs.models import Batch
+
+Signal = asyncio.Event | threading.Event
+
+_MOST_SEEN: Final = 10_000  # runs whose last version a reader of a feed remembers
+_SIGNAL_SECONDS: Final = 0.1  # how often a signal is looked at that cannot wake this kind of loop
+
+
+class Feed:
+    """What is followed. Its reads are sync and short; `first` may raise RunNotFound or BatchNotFound."""
+
+    topic: Topic
+
+    def first(self) -> list[RealtimeRun]:
+        raise NotImplementedError
+
+    def since(self, when: datetime) -> list[RealtimeRun]:
+        """All that changed since, for a reader that fell so far behind that its mailbox overflowed."""
+        return self.first()
+
+    def contains(self, run: RealtimeRun) -> bool:
+        return True
+
+    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
+        return False
+
+
+class Seen:
+    """The last version of a run that was given to the reader."""
+
+    __slots__ = ("is_final", "version")
+
+    def __init__(self, run: RealtimeRun) -> None:
+        self.version = run.version
+        self.is_final = run.is_completed
+
+
+class RunFeed(Feed):
+    def __init__(self, run_id: str, *, stop_on_completion: bool = True) -> None:
+        self.topic = run_topic(run_id)
+        self._stop = stop_on_completion
+
+    def first(self) -> list[RealtimeRun]:
+        runs = reading.read_runs([self.topic.name])
+        if not runs:
+            raise RunNotFound(self.topic.name)
+        return runs
+
+    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
+        return self._stop and any(seen.is_final for seen in versions.values())
+
+
+class TagFeed(Feed):
+    """Runs that carry all of the tags; it never ends. Listens to the first tag and drops what lacks the others."""
+
+    def __init__(self, tags: Sequence[str], look_back: timedelta, most: int) -> None:
+        self.topic = tag_topic(tags[0])
+        self._tags = frozenset(tags)
+        self._look_back = look_back
+        self._most = most
+
+    def first(self) -> list[RealtimeRun]:
+        return reading.read_tagged(sorted(self._tags), self._look_back, self._most)
+
+    def since(self, when: datetime) -> list[RealtimeRun]:
+        return reading.read_tagged_since(when, sorted(self._tags))
+
+    def contains(self, run: RealtimeRun) -> bool:
+        return self._tags.issubset(run.tags)
+
+
+class BatchFeed(Feed):
+    """The runs of a batch. With `stop_on_completion` it ends when all of them are final."""
+
+    def __init__(self, batch_id: str, *, stop_on_completion: bool = False) -> None:
+        self.topic = batch_topic(batch_id)
+        self._stop = stop_on_completion
+        self._run_count = -1
+
+    def first(self) -> list[RealtimeRun]:
+        counts = Batch.objects.filter(pk=self.topic.name).values_list("run_count", flat=True)
+        if not counts:
+            raise BatchNotFound(self.topic.name)
+        self._run_count = counts[0]
+        return reading.read_batch(self.topic.name)
+
+    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
+        return self._stop and sum(seen.is_final for seen in versions.values()) >= self._run_count
+
+
+class Follower(Listener):
+    """One reader of a feed: knows what it was given, and so what is new to it."""
+
+    def __init__(self, feed: Feed, wake: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(feed.topic, wake, loop)
+        self.feed = feed
+        self.is_over = False
+        self.is_closed = False
+        self._seen: OrderedDict[str, Seen] = OrderedDict()
+
+    def wants(self, run: RealtimeRun) -> bool:
+        return self.feed.contains(run)
+
+    def knows(self, run_id: str, version: int) -> bool:
+        seen = self._seen.get(run_id)
+        return (seen is not None and seen.version >= version) or super().knows(run_id, version)
+
+    def accept(self, runs: Iterable[RealtimeRun]) -> list[RealtimeRun]:
+        """Those of the runs that the reader has not seen in this or a later version."""
+        new = []
+        for run in runs:
+            seen = self._seen.get(run.id)
+            if seen is None or seen.version < run.version:
+                self._seen[run.id] = Seen(run)
+                self._seen.move_to_end(run.id)
+                new.append(run)
+        while len(self._seen) > _MOST_SEEN:
+            self._seen.popitem(last=False)
+        self.is_over = self.feed.is_over(self._seen)
+        return new
+
+    def close(self) -> None:
+        self.is_closed = True
+        if self.loop is None:
+            self.wake()
+        else:
+            with suppress(RuntimeError):  # its loop is closed, so it is over anyway
+                self.loop.call_soon_threadsafe(self.wake)
+
+
+class Subscription(Generic[P, O]):
+    """Snapshots of one or more runs, as they change: for `for`, `async for`, `with` and `async with`.
+
+    The first items are the current state. Versions of a run only rise; versions may be skipped, the newest never is.
+    Each loop over it is a reading of its own. Leaving the loop, `close()`, or setting `signal` (an `asyncio.Event` or a
+    `threading.Event`) ends it and releases everything. A plain `for` where an event loop runs raises
+    SynchronousOnlyOperation.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        signal: Signal | None = None,
+        convert: Callable[[RealtimeRun], RealtimeRun[P, O]],
+    ) -> None:
+        self._feed = feed
+        self._signal = signal
+        self._convert = convert
+        # Weak: a reader that left its loop must not be kept alive by the subscription.
+        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        self._closed = False
+
+    def close(self) -> None:
+        """End every loop over this subscription; may be called from any thread."""
+        self._closed = True
+        for follower in list(self._followers):
+            follower.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_stopped(self, follower: Follower) -> bool:
+        return follower.is_over or follower.is_closed or (self._signal is not None and self._signal.is_set())
+
+    def __iter__(self) -> Iterator[RealtimeRun[P, O]]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._iterate()
+        raise SynchronousOnlyOperation("A subscription blocks; use `async for` where an event loop runs.")
+
+    def _iterate(self) -> Iterator[RealtimeRun[P, O]]:
+        rung = threading.Event()
+        follower = Follower(self._feed, rung.set)
+        if self._closed:
+            return
+        self._followers.add(follower)
+        joined = hub.join(follower)
+        try:
+            joined.result()
+            yield from map(self._convert, follower.accept(self._feed.first()))
+            while not self._is_stopped(follower):
+                if rung.wait(_SIGNAL_SECONDS if self._signal else None):
+                    rung.clear()
+                    runs, since = follower.take()
+                    if since is not None:
+                        runs = self._feed.since(since)
+                    yield from map(self._convert, follower.accept(runs))
+        finally:
+            hub.leave(follower)
+
+    async def __aiter__(self) -> AsyncIterator[RealtimeRun[P, O]]:
+        rung = asyncio.Event()
+        follower = Follower(self._feed, rung.set, asyncio.get_running_loop())
+        if self._closed:
+            return
+        self._followers.add(follower)
+        joined = hub.join(follower)
+        try:
+            await asyncio.wrap_future(joined)
+            for run in follower.accept(await readers.run(self._feed.first)):
+                yield self._convert(run)
+            while not self._is_stopped(follower):
+                if await _wait(rung, self._signal):
+                    rung.clear()
+                    runs, since = follower.take()
+                    if since is not None:
+                        runs = await readers.run(self._feed.since, since)
+                    for run in follower.accept(runs):
+                        yield self._convert(run)
+        finally:
+            hub.leave(follower)
+
+
+async def _wait(rung: asyncio.Event, signal: Signal | None) -> bool:
+    """Until the bell rang (True) or the signal may be set (False)."""
+    if signal is None:
+        return await rung.wait()
+    if isinstance(signal, threading.Event):
+        try:
+            return await asyncio.wait_for(rung.wait(), _SIGNAL_SECONDS)
+        except TimeoutError:
+            return False
+    waits = [asyncio.create_task(rung.wait()), asyncio.create_task(signal.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+    return rung.is_set()

@@ -1,0 +1,276 @@
+"""The one listener of a process. Joins each followed topic once, reads what changed once, and hands it to every reader.
+
+All state belongs to the live loop; other threads only schedule calls on it. Rows are read in one query for everything
+that changed since the last one, so readers cost no queries and topics are read by one reader at a time, in order.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from channels.layers import BaseChannelLayer
+from django.db import Error
+
+from realtime_runs.conf import app_settings
+from realtime_runs.database import readers
+from realtime_runs.live import bell, reading
+from realtime_runs.live.layer import carrying_layer
+from realtime_runs.live.listeners import Listener, WorkListener
+from realtime_runs.live.loop import live_loop
+from realtime_runs.live.snapshot import RealtimeRun
+from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
+
+logger = logging.getLogger("realtime_runs.live")
+
+_LONG_LOOK_EVERY: Final = 20  # backstops; see reading.read_horizon
+_MOST_REMEMBERED: Final = 20_000  # versions remembered by the backstop of tag and batch feeds
+_RETRY_SECONDS: Final = 1.0
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Hub:
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._topics: dict[Topic, set[Listener]] = {}
+        self._left_at: dict[
+            Topic, float
+        ] = {}  # monotonic time at which the last reader left; the group is still joined
+        self._changed: set[str] = set()
+        self._has_changes: asyncio.Event | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._layer: BaseChannelLayer | None = None
+        self._channel: str | None = None
+        self._channel_lock = asyncio.Lock()
+        self._layer_works = False
+        self._horizon = _LONG_AGO
+        self._remembered: dict[str, int] = {}
+
+    # -- called from any thread ---------------------------------------------------------------------------------------
+
+    def join(self, listener: Listener) -> "Future[None]":
+        """Start to listen. Once the future is done, no later change is missed; so read the table after that."""
+        return live_loop.start(self._join(listener))
+
+    def leave(self, listener: Listener) -> None:
+        live_loop.call(self._leave, listener)
+
+    def receive(self, bells: bell.Bells) -> None:
+        """A bell of this process. Cheap when nobody here follows any of its topics."""
+        if self._topics and any(topic in self._topics for topic in bells):
+            live_loop.call(self._hear, bells)
+
+    @property
+    def listener_count(self) -> int:
+        return sum(map(len, list(self._topics.values())))
+
+    @property
+    def topic_count(self) -> int:
+        """Topics with a reader; those that only linger do not count."""
+        return sum(1 for listeners in list(self._topics.values()) if listeners)
+
+    # -- on the live loop ---------------------------------------------------------------------------------------------
+
+    async def _join(self, listener: Listener) -> None:
+        self._start()
+        new = listener.topic not in self._topics
+        self._topics.setdefault(listener.topic, set()).add(listener)
+        self._left_at.pop(listener.topic, None)
+        if new:
+            if listener.topic.kind in ("tag", "batch") and self._horizon == _LONG_AGO:
+                self._horizon = await readers.run(reading.read_horizon)
+            await self._join_group(listener.topic)
+
+    def _leave(self, listener: Listener) -> None:
+        listeners = self._topics.get(listener.topic, set())
+        listeners.discard(listener)
+        if not listeners and listener.topic in self._topics:
+            # Long polls come back at once; leaving and joining the group each time would cost two calls a poll.
+            self._left_at[listener.topic] = time.monotonic()
+            if self._layer is None:
+                self._forget(listener.topic)
+
+    def _forget(self, topic: Topic) -> None:
+        self._topics.pop(topic, None)
+        self._left_at.pop(topic, None)
+        if not any(topic.kind in ("tag", "batch") for topic in self._topics):
+            self._horizon = _LONG_AGO
+            self._remembered.clear()
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._reset()  # after a fork, the loop and the tasks are the parent's
+        self._loop = loop
+        self._has_changes = asyncio.Event()
+        self._layer = carrying_layer()
+        self._tasks = [loop.create_task(self._read_changes()), loop.create_task(self._backstop())]
+        if self._layer is not None:
+            self._tasks.append(loop.create_task(self._receive(self._layer)))
+
+    def _hear(self, bells: bell.Bells) -> None:
+        for topic, versions in bells.items():
+            for listener in self._topics.get(topic, ()):
+                if isinstance(listener, WorkListener):
+                    listener.hint(list(versions))
+                else:
+                    self._mark(versions)
+                    break
+
+    def _mark(self, run_ids: Iterable[str]) -> None:
+        self._changed.update(run_ids)
+        if self._changed and self._has_changes is not None:
+            self._has_changes.set()
+
+    async def _read_changes(self) -> None:
+        assert self._has_changes is not None  # noqa: S101 set by _start
+        while True:
+            await self._has_changes.wait()
+            self._has_changes.clear()
+            changed, self._changed = self._changed, set()
+            try:
+                self._deliver(await readers.run(reading.read_runs, list(changed)))
+            except Exception:
+                logger.warning("Could not read changed runs; trying again.", exc_info=True)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._mark(changed)
+
+    def _deliver(self, runs: list[RealtimeRun]) -> None:
+        to_wake: defaultdict[asyncio.AbstractEventLoop | None, list[Listener]] = defaultdict(list)
+        for listener, its_runs in self._sorted_by_listener(runs):
+            if listener.offer(its_runs):
+                to_wake[listener.loop].append(listener)
+        for loop, listeners in to_wake.items():
+            try:
+                if loop is None:
+                    _wake(listeners)
+                else:
+                    loop.call_soon_threadsafe(_wake, listeners)  # one call for all listeners of a loop
+            except RuntimeError:  # the reader's loop is closed: it will not come back
+                for listener in listeners:
+                    self._leave(listener)
+
+    def _sorted_by_listener(self, runs: list[RealtimeRun]) -> list[tuple[Listener, list[RealtimeRun]]]:
+        found: defaultdict[Listener, list[RealtimeRun]] = defaultdict(list)
+        for run in runs:
+            topics = [run_topic(run.id), *map(tag_topic, run.tags)]
+            if run.batch_id:
+                topics.append(batch_topic(run.batch_id))
+            for topic in topics:
+                for listener in self._topics.get(topic, ()):
+                    if listener.reads_rows:
+                        found[listener].append(run)
+        return list(found.items())
+
+    # -- the backstop: what bells may have missed ---------------------------------------------------------------------
+
+    async def _backstop(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(
+                app_settings.BACKSTOP_WITH_LAYER_SECONDS if self._layer_works else app_settings.BACKSTOP_SECONDS
+            )
+            turn += 1
+            self._forget_left()
+            try:
+                await self._look(long=turn % _LONG_LOOK_EVERY == 0)
+                if self._layer is not None and turn % _LONG_LOOK_EVERY == 0:
+                    await self._join_groups()  # before the layer lets the memberships expire
+            except Error:
+                logger.warning("The backstop could not read the database; trying again.", exc_info=True)
+            except Exception:
+                logger.exception("The backstop failed; trying again.")
+
+    async def _look(self, *, long: bool) -> None:
+        followed = [topic for topic, listeners in self._topics.items() if listeners]
+        runs = [topic.name for topic in followed if topic.kind == "run"]
+        tags = [topic.name for topic in followed if topic.kind == "tag"]
+        batches = [topic.name for topic in followed if topic.kind == "batch"]
+        if runs:
+            versions = await readers.run(reading.read_versions, runs)
+            self._mark(
+                run_id
+                for run_id, version in versions.items()
+                if any(not listener.knows(run_id, version) for listener in self._topics.get(run_topic(run_id), ()))
+            )
+        if tags or batches:
+            horizon = await readers.run(reading.read_horizon)
+            since = await readers.run(reading.read_horizon, long=True) if long else self._horizon
+            changed = await readers.run(reading.read_changed, min(since, self._horizon), tags, batches)
+            self._mark(run_id for run_id, version in changed.items() if self._remembered.get(run_id, 0) < version)
+            if len(self._remembered) > _MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered.update(changed)
+            self._horizon = horizon
+
+    def _forget_left(self) -> None:
+        long_ago = time.monotonic() - app_settings.LINGER_SECONDS
+        for topic in [topic for topic, left_at in self._left_at.items() if left_at < long_ago]:
+            self._forget(topic)
+            if self._layer is not None and self._channel is not None:
+                self._spawn(self._layer.group_discard(topic.group, self._channel))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(_quietly(coroutine))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    # -- the layer: bells of other processes --------------------------------------------------------------------------
+
+    async def _join_group(self, topic: Topic) -> None:
+        if self._layer is None:
+            return
+        try:
+            await self._layer.group_add(topic.group, await self._own_channel(self._layer))
+            self._layer_works = True
+        except Exception:
+            self._layer_works = False  # the backstop becomes quick until the layer is back
+            logger.warning("The channel layer cannot be reached; polling the database meanwhile.", exc_info=True)
+
+    async def _join_groups(self) -> None:
+        for topic in list(self._topics):
+            await self._join_group(topic)
+
+    async def _own_channel(self, layer: BaseChannelLayer) -> str:
+        async with self._channel_lock:
+            if self._channel is None:
+                self._channel = await layer.new_channel()
+            return self._channel
+
+    async def _receive(self, layer: BaseChannelLayer) -> None:
+        while True:
+            try:
+                # Never under wait_for: cancelling `receive` makes the pub/sub layer forget the channel.
+                message = await layer.receive(await self._own_channel(layer))
+            except Exception:
+                self._layer_works = False
+                logger.warning("The channel layer cannot be reached; polling the database meanwhile.", exc_info=True)
+                await asyncio.sleep(_RETRY_SECONDS)
+                await self._join_groups()
+                continue
+            if message.get("type") == bell.MESSAGE_TYPE and message["from"] != bell.PROCESS_ID:
+                self._hear({Topic(*message["topic"]): message["versions"]})
+
+
+def _wake(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.wake()
+
+
+async def _quietly(coroutine: Any) -> None:
+    try:
+        await coroutine
+    except Exception:
+        logger.warning("The channel layer did not let a group go.", exc_info=True)
+
+
+hub: Final = Hub()
+bell.connect(hub.receive)

@@ -1,0 +1,94 @@
+"""How the commands show runs: JSON lines for programs, plain text for people."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from realtime_runs.live.snapshot import RealtimeRun
+from realtime_runs.packets import unpack
+
+
+def json_line(value: Any) -> str:
+    """One line of ASCII, whatever the encoding of the pipe."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def update_fields(run: RealtimeRun[Any, Any]) -> dict[str, Any]:
+    """A run as an update: its state, and at the end what came of it. Keys as on the wire, absent when empty."""
+    fields: dict[str, Any] = {
+        "id": run.id,
+        "status": str(run.status),
+        "version": run.version,
+        "metadata": run.metadata,
+    }
+    if run.is_success:
+        fields["output"] = unpack(run.output_packet)  # plain JSON, not the type that the task returns
+    if run.error is not None:
+        fields["error"] = {
+            "name": run.error.name,
+            "message": run.error.message,
+            "stackTrace": run.error.stack_trace,
+        }
+    return fields
+
+
+def list_fields(run: RealtimeRun[Any, Any]) -> dict[str, Any]:
+    """A run as an item of a list."""
+    fields = {
+        "id": run.id,
+        "taskIdentifier": run.task_identifier,
+        "status": str(run.status),
+        "tags": list(run.tags),
+        "createdAt": iso(run.created_at),
+        "startedAt": iso(run.started_at),
+        "finishedAt": iso(run.finished_at),
+        "durationMs": run.duration_ms,
+        "batchId": run.batch_id,
+        "version": run.version,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def seconds(milliseconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `2 min 05 s`, `1 h 02 min`."""
+    total = milliseconds / 1000
+    if total < 10:
+        return f"{total:.2f} s"
+    if total < 60:
+        return f"{total:.1f} s"
+    minutes, rest = divmod(int(total), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def duration(run: RealtimeRun[Any, Any]) -> str:
+    """From the first start to the end, or until now; empty for a run that has not started."""
+    if run.started_at is None:
+        return ""
+    elapsed = (run.finished_at or timezone.now()) - run.started_at
+    return seconds(max(0.0, elapsed.total_seconds()) * 1000)
+
+
+def printable(text: str) -> str:
+    """Text from a run that cannot steer the terminal it is printed on."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def one_line(text: str) -> str:
+    """An error message as a single printable line."""
+    return printable(" ".join(text.split()))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Left-aligned columns, two spaces apart."""
+    lines = [list(header), *(list(map(printable, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -1,0 +1,22 @@
+"""The records. Rules that must always hold are constraints in here; who may change what is decided in `engine`."""
+
+from realtime_runs.models.batch import Batch
+from realtime_runs.models.clock import FromNow, database_now
+from realtime_runs.models.history import Attempt, RunEvent
+from realtime_runs.models.idempotency import IdempotencyClaim
+from realtime_runs.models.returning import Change
+from realtime_runs.models.run import Run
+from realtime_runs.models.tag import RunTag, Tag
+
+__all__ = [
+    "Attempt",
+    "Batch",
+    "Change",
+    "FromNow",
+    "IdempotencyClaim",
+    "Run",
+    "RunEvent",
+    "RunTag",
+    "Tag",
+    "database_now",
+]
