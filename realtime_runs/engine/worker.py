@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
 
 from realtime_runs.conf import app_settings
 from realtime_runs.database import DatabaseThreads
@@ -89,6 +90,7 @@ class Worker:
                 ready()
                 await self._work()
                 await self._drain()
+                await sync_to_async(connections.close_all)()  # the ones that our runs' ORM calls opened
         finally:
             hub.leave(listener)
             self._heartbeat.stop()

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models.sql import UpdateQuery
 
@@ -31,8 +32,9 @@ def update_returning(queryset: "RunQuerySet", **values: Any) -> list[Change]:
     query: Any = queryset.query.chain(UpdateQuery)
     query.add_update_values(values)
     query.clear_ordering(force=True)
-    sql, params = query.get_compiler(connection=connection).as_sql()
-    if not sql:  # the condition can never be true, such as `IN ()`
+    try:
+        sql, params = query.get_compiler(connection=connection).as_sql()
+    except EmptyResultSet:  # the condition can never be true, such as `IN ()`
         return []
     columns = ", ".join(connection.ops.quote_name(column) for column in _COLUMNS)
     with connection.cursor() as cursor:

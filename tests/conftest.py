@@ -1,0 +1,255 @@
+"""Fixtures for tests with more than one thread or process. (`redis_url` comes from tests/services.py.)"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from tests.services import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+EMBEDDED = "realtime_runs.engine.backends.embedded.EmbeddedBackend"
+
+
+def eventually(fn: Callable[[], Any], timeout: float = 10, interval: float = 0.02, message: str = "") -> Any:
+    """Call `fn` until it returns something true, and return that. Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := fn()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{message or 'Did not come true'} within {timeout} s; last value: {value!r}")
+        time.sleep(interval)
+    return value
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Any]:
+    return eventually
+
+
+@pytest.fixture
+def in_threads() -> Callable[..., list[Any]]:
+    """`in_threads(n, fn, *args)`: n threads call fn at the same moment; what each returned or raised."""
+
+    def run(n: int, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        outcomes: list[Any] = [None] * n
+        barrier = threading.Barrier(n)
+
+        def call(position: int) -> None:
+            try:
+                barrier.wait()
+                outcomes[position] = fn(*args)
+            except BaseException as error:  # the test judges it
+                outcomes[position] = error
+            finally:
+                connections.close_all()  # connections belong to their thread, and nobody else would close these
+
+        threads = [threading.Thread(target=call, args=(position,), daemon=True) for position in range(n)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+    return run
+
+
+class Process:
+    """A program that a test has started, in a process group of its own; signals go to the whole group."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        self.title = " ".join(arguments)
+        self._log = log
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**env, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for_output(self, text: str, timeout: float = 20) -> str:
+        """The whole output, once it contains the text."""
+
+        def has_text() -> str:
+            has_ended = self.has_ended  # asked first, so that its last words are in the output
+            output = self.output()
+            if text in output:
+                return output
+            if has_ended:
+                pytest.fail(f"{self.title} ended with {self.wait()} before it printed {text!r}")
+            return ""
+
+        return eventually(has_text, timeout, message=f"{self.title} did not print {text!r}")
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill9(self) -> None:
+        self._signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, timeout: float = 20) -> int:
+        """The exit code; negative for a signal."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.title} was still running after {timeout} s")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.has_ended:  # until we have seen it end, nobody else can have got its number
+            os.killpg(self.pid, number)
+
+
+PROCESSES = pytest.StashKey[list[Process]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        for process in item.stash.get(PROCESSES, []):
+            report.sections.append((f"Output of {process.title} (pid {process.pid})", process.output()))
+    return report
+
+
+@pytest.fixture
+def start_process(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Process]]:
+    """`start_process(["manage.py", "check"], env=…)`: Python with these arguments, in the repository's root.
+
+    Whatever still runs after the test is killed, before the test's database is emptied.
+    """
+    if "transactional_db" in request.fixturenames:
+        request.getfixturevalue("transactional_db")
+    processes = request.node.stash.setdefault(PROCESSES, [])
+    logs = tmp_path_factory.mktemp("processes")
+
+    def start(arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
+        process = Process(arguments, os.environ if env is None else env, logs / f"{len(processes)}.log")
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill9()
+
+
+@pytest.fixture
+def server_env(transactional_db: None) -> dict[str, str]:
+    """Environment of a process that works on the database of this test. Add REDIS_URL to give it a channel layer."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    return env | {
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "TESTS_DATABASE_NAME": str(connection.settings_dict["NAME"]),
+    }
+
+
+def with_settings(env: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, str]:
+    """The environment with REALTIME_RUNS settings that win over those of tests.settings."""
+    given = json.loads(env.get("REALTIME_RUNS_OVERRIDES", "{}"))
+    return {**env, "REALTIME_RUNS_OVERRIDES": json.dumps(given | dict(overrides))}
+
+
+@pytest.fixture
+def worker(server_env: dict[str, str], start_process: Callable[..., Process]) -> Callable[..., Process]:
+    """`worker(*arguments, env={…}, LEASE_SECONDS=5)`: a `manage.py runs_worker` that is ready for work."""
+
+    def start(*arguments: str, env: Mapping[str, str] | None = None, **overrides: Any) -> Process:
+        full_env = {**server_env, "REALTIME_RUNS_BACKEND": EMBEDDED, **(env or {})}
+        process = start_process(["manage.py", "runs_worker", *arguments], env=with_settings(full_env, overrides))
+        process.wait_for_output("Worker ready")
+        return process
+
+    return start
+
+
+class WebServer:
+    """A process that serves the demo project at `url` (without a slash at the end)."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def answers(self) -> bool:
+        if self.process.has_ended:
+            pytest.fail(f"{self.process.title} ended before it answered")
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            client.request("GET", "/")
+            client.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            client.close()
+        return True
+
+
+@pytest.fixture
+def asgi_server(server_env: dict[str, str], start_process: Callable[..., Process]) -> Callable[..., WebServer]:
+    """`asgi_server("uvicorn", *arguments, env={…}, BACKEND="…")`: project.asgi:application under Daphne or Uvicorn.
+
+    With the embedded backend, so with a worker inside, unless BACKEND or REALTIME_RUNS_BACKEND says something else.
+    """
+
+    def start(
+        kind: str = "daphne", *arguments: str, env: Mapping[str, str] | None = None, **overrides: Any
+    ) -> WebServer:
+        port = free_port()
+        address = {
+            "daphne": ["-b", "127.0.0.1", "-p", str(port)],
+            "uvicorn": ["--host", "127.0.0.1", "--port", str(port)],
+        }
+        full_env = {**server_env, "REALTIME_RUNS_BACKEND": EMBEDDED, **(env or {})}
+        process = start_process(
+            ["-m", kind, *address[kind], *arguments, "project.asgi:application"], env=with_settings(full_env, overrides)
+        )
+        server = WebServer(process, port)
+        eventually(server.answers, timeout=20, message=f"{kind} did not answer")
+        return server
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Close what killed workers and threads of event loops have left open: PostgreSQL drops no database in use."""
+    yield
+    if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
