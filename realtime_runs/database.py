@@ -21,11 +21,17 @@ Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class DatabaseThreads:
-    """At most `threads` daemon threads, started when needed, ended after `idle_seconds` without work."""
+    """At most `threads` daemon threads, started when needed. One without work for `idle_seconds` gives its connection
+    back and ends.
 
-    def __init__(self, name: str, threads: int, idle_seconds: float = 1.0) -> None:
+    The first `kept` ones stay, for work that must be possible while the interpreter shuts down, when no thread can be
+    started.
+    """
+
+    def __init__(self, name: str, threads: int, *, kept: int = 0, idle_seconds: float = 1.0) -> None:
         self._name = name
         self._most = threads
+        self._kept = kept
         self._idle_seconds = idle_seconds
         self._reset()
         os.register_at_fork(after_in_child=self._reset)  # threads do not survive a fork
@@ -42,9 +48,18 @@ class DatabaseThreads:
         with self._lock:
             self._jobs.put((future, fn, args, kwargs))
             if self._jobs.qsize() > self._idle and self._threads < self._most:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"{self._name}-db", daemon=True).start()
+                self._start_thread()
         return future
+
+    def start(self) -> None:
+        """Start the threads that stay."""
+        with self._lock:
+            while self._threads < self._kept:
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._work, name=f"{self._name}-db", daemon=True).start()
 
     async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
@@ -68,9 +83,17 @@ class DatabaseThreads:
             if job is None:
                 # A job may have come since: `submit` counted this thread as idle, so it must not leave that one behind.
                 try:
-                    job = self._jobs.get_nowait()
+                    return self._jobs.get_nowait()
                 except queue.Empty:
-                    self._threads -= 1
+                    if self._threads > self._kept:
+                        self._threads -= 1
+                        return None
+                    self._idle += 1
+        if job is None:
+            connections.close_all()
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
         return job
 
     def _do(self, job: Job) -> None:

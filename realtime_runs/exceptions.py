@@ -96,11 +96,11 @@ class LeaseLost(RealtimeRunsError):
 
 
 class RunStopped(RealtimeRunsError):
-    """The run was told to stop (canceled, timed out, its worker is going away) while it waited for something."""
+    """The run was told to stop (canceled, timed out, its worker is going away); it waits and triggers no more."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"Run {run_id} was told to stop while it waited.")
+        super().__init__(f"Run {run_id} was told to stop.")
 
 
 class NotInsideRun(RealtimeRunsError):

@@ -222,11 +222,10 @@ def cancel(run: RunArgument) -> RealtimeRun[Any, Any]:
     An async task is cancelled at once; a sync one learns it through `ctx.signal`, and what it still writes is refused.
     """
     run_id = _row(run).id
-    family = level = [run_id]
-    while level:
+    level = lifecycle.cancel([run_id])
+    while level:  # from the top, so that no level gets new children while the next one is read
         level = [*Run.objects.filter(parent__in=level).values_list("pk", flat=True)]
-        family = [*family, *level]
-    lifecycle.cancel(family)
+        lifecycle.cancel(level)
     return retrieve(run_id)
 
 

@@ -15,7 +15,7 @@ from realtime_runs.engine.context import find_active
 from realtime_runs.engine.definition import TaskDefinition
 from realtime_runs.engine.idempotency import claim_key, holder_of
 from realtime_runs.engine.options import CheckedOptions, TriggerOptions
-from realtime_runs.exceptions import BatchNotFound, InvalidInput, TooLarge
+from realtime_runs.exceptions import BatchNotFound, InvalidInput, RunStopped, TooLarge
 from realtime_runs.ids import new_batch_id, new_run_id
 from realtime_runs.live import bell
 from realtime_runs.live.snapshot import O, P
@@ -67,7 +67,11 @@ class Request:
 
 
 def trigger(request: Request) -> RunHandle:
-    """Create the run, or find the one that holds the idempotency key. Starts on commit; a rollback leaves nothing."""
+    """Create the run, or find the one that holds the idempotency key. Starts on commit; a rollback leaves nothing.
+
+    Raises RunStopped in a task that was told to stop: a canceled run has no new children.
+    """
+    _check_parent()
     key = request.options.idempotency_key
     if key and (holder := holder_of(request.task.id, key)):
         return RunHandle(holder, is_cached=True)
@@ -86,6 +90,7 @@ def trigger_batch(requests: Sequence[Request]) -> BatchHandle:
     """Create all runs of a batch, or none. An item whose idempotency key is held brings the run that holds it."""
     if not requests:
         raise InvalidInput("A batch needs at least one item.")
+    _check_parent()
     check_batch_size(len(requests))
     with transaction.atomic():
         now = database_now()
@@ -113,6 +118,12 @@ def _claim_keys(requests: Sequence[Request]) -> list[tuple[str, bool]]:
     return ids
 
 
+def _check_parent() -> None:
+    parent = find_active()
+    if parent is not None and parent.context.signal.is_set():
+        raise RunStopped(parent.run.id)
+
+
 def check_batch_size(size: int) -> None:
     if size > app_settings.MAX_BATCH_ITEMS:
         raise TooLarge("batch", size, app_settings.MAX_BATCH_ITEMS, "MAX_BATCH_ITEMS", "items")
@@ -128,8 +139,8 @@ def get_batch(batch_id: str) -> Batch:
 
 def _row(request: Request, run_id: str, now: datetime, **values: Any) -> Run:
     options = request.options
-    start = now + options.delay
     parent = find_active()
+    start = now + options.delay
     is_delayed = bool(options.delay)
     return Run(
         id=run_id,

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -46,7 +47,7 @@ class Worker:
         self._async_slots = CountedSlots(app_settings.CONCURRENCY)
         self._sync_slots = CountedSlots(app_settings.SYNC_CONCURRENCY)
         self._sync_threads = DatabaseThreads("realtime-runs-task", threads=10_000)  # bounded by the slots
-        self._database = DatabaseThreads("realtime-runs-worker", threads=2)
+        self._database = DatabaseThreads("realtime-runs-worker", threads=2, kept=1)
         self._executions: dict[Execution, asyncio.Task[None]] = {}
         self._heartbeat = Heartbeat(self._leases, self._lost_from_thread)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,6 +80,8 @@ class Worker:
     async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` was called and everything is drained."""
         self._loop = asyncio.get_running_loop()
+        self.writer.start()
+        self._database.start()
         listener = WorkListener(WORK, self._hint_from_thread)
         self._heartbeat.start()
         tasks: list[asyncio.Task[Any]] = []
@@ -90,7 +93,8 @@ class Worker:
                 ready()
                 await self._work()
                 await self._drain()
-                await sync_to_async(connections.close_all)()  # the ones that our runs' ORM calls opened
+                with suppress(RuntimeError):  # while the interpreter shuts down, that thread is gone already
+                    await sync_to_async(connections.close_all)()  # the ones that our runs' ORM calls opened
         finally:
             hub.leave(listener)
             self._heartbeat.stop()

@@ -46,8 +46,13 @@ class GroupWriter:
         self._lock = threading.Lock()
         self._waiting: list[_Write] = []
         self._is_busy = False
-        self._together = DatabaseThreads("realtime-runs-write", threads=1, idle_seconds=5)
-        self._alone = DatabaseThreads("realtime-runs-write-alone", threads=4)
+        # Threads that stay: a worker hands its runs back while the interpreter shuts down.
+        self._together = DatabaseThreads("realtime-runs-write", threads=1, kept=1, idle_seconds=5)
+        self._alone = DatabaseThreads("realtime-runs-write-alone", threads=4, kept=1)
+
+    def start(self) -> None:
+        self._together.start()
+        self._alone.start()
 
     def write(self, fn: Callable[[], T]) -> T:
         return self.submit(fn).result()

@@ -198,8 +198,8 @@ class Subscription(Generic[P, O]):
     ) -> None:
         self.close()
 
-    def _is_stopped(self, follower: Follower) -> bool:
-        return follower.is_over or follower.is_closed or (self._signal is not None and self._signal.is_set())
+    def _is_aborted(self, follower: Follower) -> bool:
+        return follower.is_closed or (self._signal is not None and self._signal.is_set())
 
     def __iter__(self) -> Iterator[RealtimeRun[P, O]]:
         try:
@@ -217,14 +217,19 @@ class Subscription(Generic[P, O]):
         joined = hub.join(follower)
         try:
             joined.result()
-            yield from map(self._convert, follower.accept(self._feed.first()))
-            while not self._is_stopped(follower):
+            runs = follower.accept(self._feed.first())
+            while True:
+                for run in runs:
+                    if self._is_aborted(follower):
+                        return
+                    yield self._convert(run)
+                if follower.is_over or self._is_aborted(follower):
+                    return
+                runs = []
                 if rung.wait(_SIGNAL_SECONDS if self._signal else None):
                     rung.clear()
-                    runs, since = follower.take()
-                    if since is not None:
-                        runs = self._feed.since(since)
-                    yield from map(self._convert, follower.accept(runs))
+                    waiting, since = follower.take()
+                    runs = follower.accept(waiting if since is None else self._feed.since(since))
         finally:
             hub.leave(follower)
 
@@ -237,16 +242,19 @@ class Subscription(Generic[P, O]):
         joined = hub.join(follower)
         try:
             await asyncio.wrap_future(joined)
-            for run in follower.accept(await readers.run(self._feed.first)):
-                yield self._convert(run)
-            while not self._is_stopped(follower):
+            runs = follower.accept(await readers.run(self._feed.first))
+            while True:
+                for run in runs:
+                    if self._is_aborted(follower):
+                        return
+                    yield self._convert(run)
+                if follower.is_over or self._is_aborted(follower):
+                    return
+                runs = []
                 if await _wait(rung, self._signal):
                     rung.clear()
-                    runs, since = follower.take()
-                    if since is not None:
-                        runs = await readers.run(self._feed.since, since)
-                    for run in follower.accept(runs):
-                        yield self._convert(run)
+                    waiting, since = follower.take()
+                    runs = follower.accept(waiting if since is None else await readers.run(self._feed.since, since))
         finally:
             hub.leave(follower)
 

@@ -45,7 +45,8 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(status=RunStatus.QUEUED, run_at__lte=FromNow(-seconds))
 
     def leased_by(self, lease_token: str) -> Self:
-        return self.filter(status__in=LEASED, lease_token=lease_token)
+        """A lease token is set only while a run is EXECUTING or WAITING: a constraint says so."""
+        return self.filter(lease_token=lease_token)
 
     def with_hook_due(self) -> Self:
         """Final runs whose hook nobody has run yet."""
