@@ -28,6 +28,7 @@ from realtime_runs.models import Batch
 Signal = asyncio.Event | threading.Event
 
 _MOST_SEEN: Final = 10_000  # runs whose last version a reader of a feed remembers
+_CATCH_UP_PAGE: Final = 500  # runs read at once by a reader that fell behind
 _SIGNAL_SECONDS: Final = 0.1  # how often a signal is looked at that cannot wake this kind of loop
 
 
@@ -35,13 +36,14 @@ class Feed:
     """What is followed. Its reads are sync and short; `first` may raise RunNotFound or BatchNotFound."""
 
     topic: Topic
+    is_endless = False  # may hold any number of runs, so that they are never read all at once
 
     def first(self) -> list[RealtimeRun]:
         raise NotImplementedError
 
-    def since(self, when: datetime) -> list[RealtimeRun]:
-        """All that changed since, for a reader that fell so far behind that its mailbox overflowed."""
-        return self.first()
+    def since(self, when: datetime, limit: int) -> list[RealtimeRun]:
+        """The first `limit` that changed at that time or later. Only for endless feeds."""
+        raise NotImplementedError
 
     def contains(self, run: RealtimeRun) -> bool:
         return True
@@ -78,6 +80,8 @@ class RunFeed(Feed):
 class TagFeed(Feed):
     """Runs that carry all of the tags; it never ends. Listens to the first tag and drops what lacks the others."""
 
+    is_endless = True
+
     def __init__(self, tags: Sequence[str], look_back: timedelta, most: int) -> None:
         self.topic = tag_topic(tags[0])
         self._tags = frozenset(tags)
@@ -87,8 +91,8 @@ class TagFeed(Feed):
     def first(self) -> list[RealtimeRun]:
         return reading.read_tagged(sorted(self._tags), self._look_back, self._most)
 
-    def since(self, when: datetime) -> list[RealtimeRun]:
-        return reading.read_tagged_since(when, sorted(self._tags))
+    def since(self, when: datetime, limit: int) -> list[RealtimeRun]:
+        return reading.read_tagged_since(when, sorted(self._tags), limit)
 
     def contains(self, run: RealtimeRun) -> bool:
         return self._tags.issubset(run.tags)
@@ -144,8 +148,25 @@ class Follower(Listener):
         self.is_over = self.feed.is_over(self._seen)
         return new
 
+    def catch_up(self, since: datetime) -> list[RealtimeRun]:
+        """What changed since, a page of it; the rest comes with the next wake-up."""
+        if not self.feed.is_endless:
+            return self.feed.first()
+        limit = _CATCH_UP_PAGE
+        runs = self.feed.since(since, limit)
+        while len(runs) == limit and runs[-1].updated_at == since:  # one moment with more changes than a page holds
+            limit *= 2
+            runs = self.feed.since(since, limit)
+        if len(runs) == limit:
+            self.fall_behind(runs[-1].updated_at)
+            self.wake_from_anywhere()
+        return runs
+
     def close(self) -> None:
         self.is_closed = True
+        self.wake_from_anywhere()
+
+    def wake_from_anywhere(self) -> None:
         if self.loop is None:
             self.wake()
         else:
@@ -229,7 +250,7 @@ class Subscription(Generic[P, O]):
                 if rung.wait(_SIGNAL_SECONDS if self._signal else None):
                     rung.clear()
                     waiting, since = follower.take()
-                    runs = follower.accept(waiting if since is None else self._feed.since(since))
+                    runs = follower.accept(waiting if since is None else follower.catch_up(since))
         finally:
             hub.leave(follower)
 
@@ -254,7 +275,7 @@ class Subscription(Generic[P, O]):
                 if await _wait(rung, self._signal):
                     rung.clear()
                     waiting, since = follower.take()
-                    runs = follower.accept(waiting if since is None else await readers.run(self._feed.since, since))
+                    runs = follower.accept(waiting if since is None else await readers.run(follower.catch_up, since))
         finally:
             hub.leave(follower)
 

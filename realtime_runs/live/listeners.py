@@ -54,6 +54,11 @@ class Listener:
                 self._waiting.clear()
             return not had and (bool(self._waiting) or self._behind_since is not None)
 
+    def fall_behind(self, since: datetime) -> None:
+        """The reader must read the table from there."""
+        with self._lock:
+            self._behind_since = min(self._behind_since or since, since)
+
     def take(self) -> tuple[list[RealtimeRun], datetime | None]:
         """The waiting snapshots, and since when the reader must read the table itself (None: not at all)."""
         with self._lock:

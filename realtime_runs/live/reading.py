@@ -68,7 +68,7 @@ def read_changed(since: datetime, tags: Sequence[str], batches: Sequence[str]) -
     return dict(Run.objects.filter(wanted, updated_at__gte=since).values_list("pk", "version"))
 
 
-def read_tagged_since(since: datetime, tags: Iterable[str]) -> list[RealtimeRun]:
-    """All runs with all these tags that changed since: for a reader that has fallen far behind."""
-    runs = Run.objects.tagged(tags).filter(updated_at__gte=since).order_by("updated_at", "id")
+def read_tagged_since(since: datetime, tags: Iterable[str], limit: int) -> list[RealtimeRun]:
+    """The first `limit` runs with all these tags that changed at that time or later, in the order of their changes."""
+    runs = Run.objects.tagged(tags).filter(updated_at__gte=since).order_by("updated_at", "id")[:limit]
     return [snapshot(run) for run in runs]

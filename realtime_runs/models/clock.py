@@ -13,7 +13,8 @@ from django.utils import timezone
 class FromNow(Func):
     """The database's time when the statement runs, plus `offset` (default zero; may be negative).
 
-    `Now() + timedelta` says the same, but calls back into Python for every row on SQLite.
+    `Now() + timedelta` says the same, but calls back into Python for every row on SQLite. There, times are texts: this
+    one has microseconds, as those that Django writes, so that the two compare.
     """
 
     output_field = DateTimeField()
@@ -29,8 +30,8 @@ class FromNow(Func):
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
     ) -> tuple[str, tuple[str, ...]]:
         if not self.seconds:
-            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')", ()
-        return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', %s)", (f"{self.seconds:+.3f} seconds",)
+            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW')", ()
+        return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW', %s)", (f"{self.seconds:+.3f} seconds",)
 
     def as_postgresql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
