@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from realtime_runs.conf import app_settings
 from realtime_runs.engine.context import Lease, Writer
@@ -21,6 +21,8 @@ from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.packets import encode
 
 logger = logging.getLogger("realtime_runs.engine")
+
+_RETRY_SECONDS: Final = 1.0
 
 Pending = list[tuple[str, Operation]]  # run id and operation, in the order of the calls
 
@@ -116,8 +118,13 @@ class MetadataBuffer:
 
     def _background_flush_ended(self, task: "asyncio.Future[None]") -> None:
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, LeaseLost):
-            # Not dropped: still pending, tried again at the next flush, and raised from it.
+            # Not dropped: still pending, tried again soon and before the run ends, and raised from there.
             logger.warning("Metadata of run %s could not be written yet: %s", self._run_id, error)
+            with self._lock:
+                must_schedule = bool(self._pending) and not self._is_scheduled
+                self._is_scheduled = self._is_scheduled or must_schedule
+            if must_schedule:
+                self._later(_RETRY_SECONDS, self._flush_in_background)
 
     def _take(self) -> Pending:
         with self._lock:

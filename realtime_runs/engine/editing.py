@@ -25,7 +25,7 @@ def edit_metadata(
     Returns the run's own metadata as it is now, and the error of operations that were refused because a limit was
     passed (the others are stored). Raises LeaseLost; then nothing was stored.
     """
-    own = Run.objects.leased_by(lease.token).filter(pk=lease.run_id, attempt=lease.attempt)
+    own = Run.objects.leased(lease.run_id, lease.attempt, lease.token)
     text = own.select_for_update().values_list("metadata", flat=True).first()
     if text is None:
         raise LeaseLost(lease.run_id, lease.attempt)

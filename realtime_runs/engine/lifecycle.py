@@ -236,7 +236,7 @@ def give_up(run_ids: Sequence[str], known_tasks: Collection[str]) -> list[str]:
 
 
 def _leased(lease: Lease) -> RunQuerySet:
-    return Run.objects.leased_by(lease.token).filter(pk=lease.run_id, attempt=lease.attempt)
+    return Run.objects.leased(lease.run_id, lease.attempt, lease.token)
 
 
 def _held(changes: list[Change], lease: Lease) -> list[Change]:

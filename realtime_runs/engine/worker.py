@@ -33,6 +33,7 @@ from realtime_runs.models import Run
 logger = logging.getLogger("realtime_runs.engine")
 
 _MOST_PER_CLAIM: Final = 100
+_GATHER_SECONDS: Final = 0.003
 _LAST_WORDS_SECONDS: Final = 2.0  # for runs that are told to stop at the end of the grace
 
 
@@ -142,8 +143,9 @@ class Worker:
         slots = self.slots_for(execution.task)
         was_full = not slots.free
         slots.release()
-        if was_full or self.is_draining:
-            self._wake.set()
+        if was_full:
+            # Runs end in groups, those that were committed together; their slots are filled by one claim.
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._wake.set)
 
     def slots_for(self, task: TaskDefinition[Any, Any]) -> CountedSlots:
         return self._async_slots if task.is_async else self._sync_slots

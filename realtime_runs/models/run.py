@@ -44,9 +44,9 @@ class RunQuerySet(models.QuerySet["Run"]):
     def queued_longer_than(self, seconds: float) -> Self:
         return self.filter(status=RunStatus.QUEUED, run_at__lte=FromNow(-seconds))
 
-    def leased_by(self, lease_token: str) -> Self:
-        """A lease token is set only while a run is EXECUTING or WAITING: a constraint says so."""
-        return self.filter(lease_token=lease_token)
+    def leased(self, run_id: str, attempt: int, token: str) -> Self:
+        """The run, while this lease holds. A token is set only while a run is EXECUTING or WAITING: a constraint says so."""
+        return self.filter(pk=run_id, attempt=attempt, lease_token=token)
 
     def with_hook_due(self) -> Self:
         """Final runs whose hook nobody has run yet."""
