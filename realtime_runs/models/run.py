@@ -45,7 +45,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(status=RunStatus.QUEUED, run_at__lte=FromNow(-seconds))
 
     def leased(self, run_id: str, attempt: int, token: str) -> Self:
-        """The run, while this lease holds. A token is set only while a run is EXECUTING or WAITING: a constraint says so."""
+        """The run, while this lease holds. A constraint says that only EXECUTING and WAITING runs have a token."""
         return self.filter(pk=run_id, attempt=attempt, lease_token=token)
 
     def with_hook_due(self) -> Self:
