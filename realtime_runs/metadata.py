@@ -11,13 +11,10 @@ writers lose nothing.
 All functions raise NotInsideRun outside of a task, NotJson or InvalidOption for a bad value, TooLarge above 256 KiB.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
-from django.core.exceptions import SynchronousOnlyOperation
-
-from realtime_runs.engine.context import ActiveRun, active_run
+from realtime_runs.engine.context import ActiveRun, active_run, refuse_to_block
 from realtime_runs.engine.operations import Operation
 
 __all__ = [
@@ -103,14 +100,12 @@ def get(key: str, default: Any = None) -> Any:
 def flush() -> None:
     """Write what was set so far and wait until it is committed. Raises what went wrong; then nothing is forgotten.
 
-    In async code use `await aflush()`; this one raises SynchronousOnlyOperation there.
+    Inside of `atomic()` it joins that transaction: seen when that is committed, gone when it is rolled back. In async
+    code use `await aflush()`; this one raises SynchronousOnlyOperation there.
     """
     active = active_run("metadata")
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return active.metadata.flush()
-    raise SynchronousOnlyOperation("metadata.flush() blocks; use `await metadata.aflush()` in async code.")
+    refuse_to_block("metadata.flush()", "await metadata.aflush()")
+    active.metadata.flush()
 
 
 async def aflush() -> None:

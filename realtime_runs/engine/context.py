@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from django.core.exceptions import SynchronousOnlyOperation
+
 from realtime_runs.exceptions import NotInsideRun
 from realtime_runs.live.snapshot import RealtimeRun
 
@@ -70,8 +72,8 @@ class ActiveRun:
     writer: Writer
     metadata: "MetadataBuffer"
     loop: asyncio.AbstractEventLoop
-    leave: Callable[[], None]  # on the loop: stop the clock of max_duration and give the slot away
-    reenter: Callable[[], Coroutine[Any, Any, None]]  # on the loop: wait for a slot and start the clock again
+    begin_wait: Callable[[], Coroutine[Any, Any, None]]  # on the loop: WAITING, without slot, clock of max_duration off
+    end_wait: Callable[[], Coroutine[Any, Any, None]]  # on the loop: EXECUTING again, once there is a slot
 
     @property
     def run(self) -> RealtimeRun:
@@ -100,3 +102,12 @@ def active_run(what: str) -> ActiveRun:
 def current_run() -> RunContext:
     """The context of the running task, anywhere inside of it. Raises NotInsideRun elsewhere."""
     return active_run("current_run()").context
+
+
+def refuse_to_block(what: str, instead: str) -> None:
+    """Raise SynchronousOnlyOperation where an event loop runs, which a blocking call would stop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SynchronousOnlyOperation(f"{what} blocks; use `{instead}` in async code.")

@@ -13,6 +13,7 @@ from realtime_runs.engine.triggering import tag_runs
 from realtime_runs.exceptions import LeaseLost, RunNotFound, TooLarge
 from realtime_runs.live import bell
 from realtime_runs.models import Run
+from realtime_runs.models.run import RunQuerySet
 from realtime_runs.packets import encode_result
 
 
@@ -60,15 +61,23 @@ def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict
     return metadata, refused
 
 
-@transaction.atomic
 def add_tags(run_id: str, tags: str | Iterable[str]) -> tuple[str, ...]:
-    """Add tags to a run, in any status. Returns all its tags. Raises RunNotFound, or TooLarge.
+    """Add tags to a run, in any status, and return all it has. Raises RunNotFound, or TooLarge: then none was added."""
+    with transaction.atomic():
+        return _add_tags(Run.objects.filter(pk=run_id), tags, RunNotFound(run_id))
 
-    Then nothing was added.
-    """
-    old = Run.objects.filter(pk=run_id).select_for_update().values_list("tag_names", flat=True).first()
-    if old is None:
-        raise RunNotFound(run_id)
+
+def add_own_tags(lease: Lease, tags: str | Iterable[str]) -> tuple[str, ...]:
+    """The same for a running attempt, in the transaction of its writer. Raises LeaseLost."""
+    own = Run.objects.leased(lease.run_id, lease.attempt, lease.token)
+    return _add_tags(own, tags, LeaseLost(lease.run_id, lease.attempt))
+
+
+def _add_tags(run: RunQuerySet, tags: str | Iterable[str], missing: Exception) -> tuple[str, ...]:
+    found = run.select_for_update().values_list("pk", "tag_names").first()
+    if found is None:
+        raise missing
+    run_id, old = found
     names = check_tags(tags, old)
     if list(names) != old:
         tag_runs({run_id: names})

@@ -5,7 +5,7 @@ import contextvars
 import logging
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ from realtime_runs.engine.buffer import MetadataBuffer
 from realtime_runs.engine.context import ActiveRun, Lease, RunContext, Slots, Writer, activate
 from realtime_runs.engine.definition import TaskDefinition
 from realtime_runs.engine.hooks import run_hook
+from realtime_runs.engine.outcome import result_of, start
 from realtime_runs.exceptions import AbortRun, LeaseLost, PayloadInvalid, TooLarge
 from realtime_runs.live.snapshot import RunError, snapshot
 from realtime_runs.models import Run
@@ -50,6 +51,9 @@ class Host(Protocol):
     async def call_sync(self, fn: Callable[[], Any]) -> Any:
         """Run a sync function where it may block."""
 
+    async def call_hook(self, fn: Callable[[], Any]) -> Any:
+        """Run a sync hook where it may block; possible until the very end of the process."""
+
     def look_in(self, seconds: float) -> None:
         """A run of ours is ready again after so long."""
 
@@ -67,16 +71,6 @@ def describe(error: BaseException) -> RunError:
     return RunError(type(error).__name__, message[-_MOST_TRACEBACK:], stack[-_MOST_TRACEBACK:])
 
 
-async def _outcome(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """Result or error. An event loop that sees a SystemExit ends, and every other run with it."""
-    try:
-        return await call, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return None, error
-
-
 class Execution:
     """Runs a claimed run. `stop` may be called at any time, on the event loop."""
 
@@ -92,6 +86,8 @@ class Execution:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_started = 0.0
         self._seconds_left = run.max_duration
+        self._waits = 0
+        self._wait_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._active = ActiveRun(
             context=RunContext(self._run, run.attempt, run.parent_id, self.signal),
@@ -99,8 +95,8 @@ class Execution:
             writer=host.writer,
             metadata=MetadataBuffer(self._run, self.lease, host.writer, self._later),
             loop=self._loop,
-            leave=self._leave,
-            reenter=self._reenter,
+            begin_wait=self._begin_wait,
+            end_wait=self._end_wait,
         )
 
     def stop(self, why: Stop) -> None:
@@ -125,13 +121,15 @@ class Execution:
 
     async def _attempt(self) -> None:
         if self._run.attempt_count == 1:
-            await run_hook(self.task, "on_start", self._run)
+            await run_hook(self.task, "on_start", self._run, self._host.call_hook)
         try:
             payload = self.task.payload(self._run.payload_packet)
         except PayloadInvalid as error:
             # No further attempt: the payload will not get better.
             reason = describe(error)
             return await self._write(lambda: lifecycle.fail(self.lease, reason))
+        except Exception as error:  # from the user's own validators
+            return await self._fail(error)
         self._start_timer()
         packet: Packet | None = None
         failure: BaseException | None = None
@@ -185,14 +183,13 @@ class Execution:
         context = contextvars.copy_context()
         context.run(activate, self._active)
         if self.task.is_async:
-            outcome = _outcome(self.task.function(*args, **kwargs))
-        else:
-            outcome = _outcome(self._host.call_sync(lambda: context.run(self.task.function, *args, **kwargs)))
-        self._user_task = self._loop.create_task(outcome, context=context)
+            self._user_task = start(self.task.function(*args, **kwargs), context)
+        else:  # not in the same context: a thread that does not end would keep it, and the loop could not enter it
+            self._user_task = start(self._host.call_sync(lambda: context.run(self.task.function, *args, **kwargs)))
         if self._stop is not None and self.task.is_async:
             self._user_task.cancel()
         await asyncio.wait([self._user_task])
-        result, error = self._user_task.result()
+        result, error = result_of(self._user_task)
         if error is not None:
             raise error
         return result
@@ -236,13 +233,25 @@ class Execution:
     # -- waiting
     # --------------------------------------------------------------------------------------------------------
 
-    def _leave(self) -> None:
-        self._stop_timer()
-        self._slots.release()
+    async def _begin_wait(self) -> None:
+        """The first of several waits at once pauses the run."""
+        async with self._wait_lock:
+            if self._waits == 0:
+                await self._active.metadata.aflush()
+                await self._write(lambda: lifecycle.wait(self.lease))
+                self._stop_timer()
+                self._slots.release()
+            self._waits += 1
 
-    async def _reenter(self) -> None:
-        await self._slots.acquire()
-        self._start_timer()
+    async def _end_wait(self) -> None:
+        """The last one takes a slot and goes on."""
+        async with self._wait_lock:
+            self._waits -= 1
+            if self._waits == 0:
+                await self._slots.acquire()
+                self._start_timer()
+                if self._stop is None:
+                    await self._write(lambda: lifecycle.resume(self.lease))
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, callback)

@@ -2,14 +2,15 @@
 
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from realtime_runs.engine import registry
 from realtime_runs.engine.definition import TaskDefinition, hook_after
+from realtime_runs.engine.outcome import outcome
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.models import FromNow, Run
 
@@ -19,24 +20,26 @@ logger = logging.getLogger("realtime_runs.engine")
 _TRY_AGAIN_AFTER: Final = timedelta(minutes=5)
 
 
-async def run_hook(task: TaskDefinition[Any, Any], name: str, run: RealtimeRun) -> None:
+CallSync = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs a sync function where it may block
+
+
+async def run_hook(task: TaskDefinition[Any, Any], name: str, run: RealtimeRun, call_sync: CallSync) -> None:
+    """Call the hook, if the task has it. Whatever it raises, also SystemExit, is logged."""
     hook = task.hooks.get(name)
     if hook is None:
         return
-    try:
-        if inspect.iscoroutinefunction(hook):
-            await hook(run)
-        else:
-            await sync_to_async(hook)(run)
-    except Exception:
-        logger.exception("Hook %s of task %r failed for run %s.", name, task.id, run.id)
+    call = hook(run) if inspect.iscoroutinefunction(hook) else call_sync(lambda: hook(run))
+    # A task of its own: what it raises, be it a cancellation, is its own and not ours.
+    _, error = await outcome(call)
+    if error is not None:
+        logger.error("Hook %s of task %r failed for run %s.", name, task.id, run.id, exc_info=error)
 
 
-async def run_final_hook(run: Run) -> None:
+async def run_final_hook(run: Run, call_sync: CallSync) -> None:
     """Run the hook that belongs to the end of a run whose hook was claimed."""
     if task := registry.find(run.task):
         end = snapshot(run, task)
-        await run_hook(task, hook_after(end.status), end)
+        await run_hook(task, hook_after(end.status), end, call_sync)
 
 
 def due_hooks(task_ids: list[str], limit: int) -> list[str]:

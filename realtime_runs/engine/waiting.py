@@ -110,26 +110,28 @@ def _results(runs: list[RealtimeRun], run_ids: Sequence[str]) -> list[RunResult[
 
 @contextmanager
 def _waiting(active: ActiveRun) -> Iterator[None]:
-    active.metadata.flush()
-    active.writer.write(lambda: lifecycle.wait(active.lease))
-    active.loop.call_soon_threadsafe(active.leave)
+    if get_backend().executes_inline:  # its event loop needs this very thread for its writes
+        active.metadata.flush()
+        active.writer.write(lambda: lifecycle.wait(active.lease))
+        yield
+        active.writer.write(lambda: lifecycle.resume(active.lease))
+        return
+    asyncio.run_coroutine_threadsafe(active.begin_wait(), active.loop).result()
     try:
         yield
     finally:
-        asyncio.run_coroutine_threadsafe(active.reenter(), active.loop).result()
-        if not active.context.signal.is_set():
-            active.writer.write(lambda: lifecycle.resume(active.lease))
+        asyncio.run_coroutine_threadsafe(active.end_wait(), active.loop).result()
 
 
 @asynccontextmanager
 async def _awaiting(active: ActiveRun) -> AsyncIterator[None]:
-    await active.metadata.aflush()
-    await active.writer.awrite(lambda: lifecycle.wait(active.lease))
-    active.leave()
+    await active.begin_wait()
     try:
         yield
     finally:
-        # Shielded: the slot that was given away must be ours again before the run ends and gives it back.
-        await asyncio.shield(active.reenter())
-        if not active.context.signal.is_set():
-            await active.writer.awrite(lambda: lifecycle.resume(active.lease))
+        ending = asyncio.ensure_future(active.end_wait())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending  # the slot that was given away must be ours again before the run ends and gives it back
+            raise

@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -45,10 +45,13 @@ class Worker:
     def __init__(self) -> None:
         self.writer = GroupWriter()
         self.is_draining = False
+        #: Runs whose functions did not stop; they were handed back, and their threads may go on until the process ends.
+        self.left_behind = 0
         self._async_slots = CountedSlots(app_settings.CONCURRENCY)
         self._sync_slots = CountedSlots(app_settings.SYNC_CONCURRENCY)
         self._sync_threads = DatabaseThreads("realtime-runs-task", threads=10_000)  # bounded by the slots
         self._database = DatabaseThreads("realtime-runs-worker", threads=2, kept=1)
+        self._hook_threads = DatabaseThreads("realtime-runs-hook", threads=4, kept=1)
         self._executions: dict[Execution, asyncio.Task[None]] = {}
         self._heartbeat = Heartbeat(self._leases, self._lost_from_thread)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,19 +86,24 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.writer.start()
         self._database.start()
+        self._hook_threads.start()
         listener = WorkListener(WORK, self._hint_from_thread)
         self._heartbeat.start()
         tasks: list[asyncio.Task[Any]] = []
+        # Our runs' ORM calls get a thread of their own and do not queue behind those of the server.
+        orm_thread = AsyncExitStack()
         try:
-            async with ThreadSensitiveContext():  # our runs' ORM calls do not queue behind those of the server
-                await asyncio.wrap_future(hub.join(listener))
-                tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._keep_up())]
-                tasks.append(asyncio.create_task(self._run_hooks()))
-                ready()
-                await self._work()
-                await self._drain()
-                with suppress(RuntimeError):  # while the interpreter shuts down, that thread is gone already
-                    await sync_to_async(connections.close_all)()  # the ones that our runs' ORM calls opened
+            await orm_thread.enter_async_context(ThreadSensitiveContext())
+            await asyncio.wrap_future(hub.join(listener))
+            tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._keep_up())]
+            tasks.append(asyncio.create_task(self._run_hooks()))
+            ready()
+            await self._work()
+            await self._drain()
+            if not self.left_behind:  # else that thread may be busy for ever
+                with suppress(RuntimeError):  # while the interpreter shuts down, it is gone already
+                    await sync_to_async(connections.close_all)()
+                await orm_thread.aclose()
         finally:
             hub.leave(listener)
             self._heartbeat.stop()
@@ -152,6 +160,9 @@ class Worker:
 
     async def call_sync(self, fn: Callable[[], Any]) -> Any:
         return await self._sync_threads.run(fn)
+
+    async def call_hook(self, fn: Callable[[], Any]) -> Any:
+        return await self._hook_threads.run(fn)
 
     def look_in(self, seconds: float) -> None:
         # A little late rather than early: the database's clock decides, and has milliseconds on SQLite.
@@ -225,7 +236,7 @@ class Worker:
             try:
                 for run_id in await self._database.run(hooks.due_hooks, with_hooks, _MOST_PER_CLAIM):
                     if run := await self._database.run(hooks.claim_hook, run_id):
-                        await hooks.run_final_hook(run)
+                        await hooks.run_final_hook(run, self.call_hook)
                         await self._database.run(hooks.finish_hook, run_id)
             except Exception:
                 logger.warning("Hooks could not be run; trying again.", exc_info=True)
@@ -247,7 +258,8 @@ class Worker:
             await asyncio.wait(self._executions.values(), timeout=_LAST_WORDS_SECONDS)
         if leases := self._leases():
             # Functions that do not listen. Whatever they still write is refused, and the process is about to end.
-            logger.warning("%d runs did not stop; they go back to the queue.", len(leases))
+            self.left_behind = len(leases)
+            logger.warning("%d runs did not stop; they go back to the queue.", self.left_behind)
             await self.writer.awrite(lambda: lifecycle.hand_back(leases))
 
 

@@ -55,6 +55,10 @@ class GroupWriter:
         self._alone.start()
 
     def write(self, fn: Callable[[], T]) -> T:
+        if transaction.get_connection().in_atomic_block:
+            # The caller's transaction may hold what ours would wait for; so this joins it, and shares its end.
+            with ledger.opened():
+                return fn()
         return self.submit(fn).result()
 
     def awrite(self, fn: Callable[[], T]) -> Awaitable[T]:

@@ -6,6 +6,7 @@ goes straight to the hub; for other processes the bells of a topic are joined fo
 
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from realtime_runs.models import Change
 logger = logging.getLogger("realtime_runs.live")
 
 MESSAGE_TYPE: Final = "realtime_runs.bell"
-PROCESS_ID: Final = uuid.uuid4().hex  # so that a process can tell its own bells
+PROCESS_ID = uuid.uuid4().hex  # so that a process can tell its own bells; another one after a fork
 
 Bells = dict[Topic, dict[str, int]]  # topic → run id → version
 
@@ -64,6 +65,9 @@ class Publisher:
     """Sends bells to other processes: the first one at once, then at most one message per topic and BELL_SECONDS."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._waiting: Bells = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -99,3 +103,13 @@ class Publisher:
 
 
 _publisher: Final = Publisher()
+
+
+def _begin_anew() -> None:
+    """In a forked child, whose live loop is another one."""
+    global PROCESS_ID
+    PROCESS_ID = uuid.uuid4().hex
+    _publisher.forget()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -32,7 +32,7 @@ def execute(run_id: str) -> None:
     while runs := lifecycle.claim(registry.ids(), 1, run_ids=[run_id]):
         async_to_sync(_execute)(runs[0])
     if run := hooks.claim_hook(run_id):
-        async_to_sync(hooks.run_final_hook)(run)
+        async_to_sync(hooks.run_final_hook)(run, _InlineHost().call_sync)
         hooks.finish_hook(run_id)
 
 
@@ -53,6 +53,9 @@ class _InlineHost:
         return NoSlots()
 
     async def call_sync(self, fn: Callable[[], Any]) -> Any:
+        return await sync_to_async(fn)()
+
+    async def call_hook(self, fn: Callable[[], Any]) -> Any:
         return await sync_to_async(fn)()
 
     def look_in(self, seconds: float) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 from typing import Any
 
@@ -18,7 +19,6 @@ class Command(BaseCommand):
         if not registry.ids():
             raise CommandError("There are no tasks. Declare one in the tasks.py of an installed app.")
         asyncio.run(self._work())
-        self.stdout.write("Drained.")
 
     async def _work(self) -> None:
         worker = Worker()
@@ -26,6 +26,11 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         await worker.run(ready=self._say_ready)
+        self.stdout.write("Drained.")
+        self.stdout.flush()
+        if worker.left_behind:
+            # Python would wait for the threads of functions that do not stop. Their runs are back in the queue.
+            os._exit(0)
 
     def _say_ready(self) -> None:
         self.stdout.write(f"Worker ready, {len(registry.ids())} tasks: {', '.join(sorted(registry.ids()))}")
