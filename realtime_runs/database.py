@@ -7,8 +7,8 @@ connection back, so that waiting never holds one.
 
 import asyncio
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, ParamSpec, TypeVar
@@ -37,23 +37,25 @@ class DatabaseThreads:
         os.register_at_fork(after_in_child=self._reset)  # threads do not survive a fork
 
     def _reset(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._has_jobs = threading.Condition()
         self._threads = 0
         self._idle = 0
 
     def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run `fn` in one of the threads; its database errors reach the caller and drop the connection."""
         future: Future[T] = Future()
-        with self._lock:
-            self._jobs.put((future, fn, args, kwargs))
-            if self._jobs.qsize() > self._idle and self._threads < self._most:
+        with self._has_jobs:
+            self._jobs.append((future, fn, args, kwargs))
+            # A job stays in the line until its thread has it, so every idle thread is good for one of them.
+            if len(self._jobs) > self._idle and self._threads < self._most:
                 self._start_thread()
+            self._has_jobs.notify()
         return future
 
     def start(self) -> None:
         """Start the threads that stay."""
-        with self._lock:
+        with self._has_jobs:
             while self._threads < self._kept:
                 self._start_thread()
 
@@ -72,29 +74,20 @@ class DatabaseThreads:
             connections.close_all()
 
     def _next_job(self) -> Job | None:
-        with self._lock:
-            self._idle += 1
-        try:
-            job: Job | None = self._jobs.get(timeout=self._idle_seconds)
-        except queue.Empty:
-            job = None
-        with self._lock:
-            self._idle -= 1
-            if job is None:
-                # A job may have come since: `submit` counted this thread as idle, so it must not leave that one behind.
-                try:
-                    return self._jobs.get_nowait()
-                except queue.Empty:
-                    if self._threads > self._kept:
-                        self._threads -= 1
-                        return None
-                    self._idle += 1
-        if job is None:
-            connections.close_all()
-            job = self._jobs.get()
-            with self._lock:
+        """The next job, or None when this thread is not needed any more."""
+        patience: float | None = self._idle_seconds
+        while True:
+            with self._has_jobs:
+                self._idle += 1
+                has_come = self._has_jobs.wait_for(lambda: bool(self._jobs), patience)
                 self._idle -= 1
-        return job
+                if has_come:
+                    return self._jobs.popleft()
+                if self._threads > self._kept:
+                    self._threads -= 1
+                    return None
+            connections.close_all()
+            patience = None
 
     def _do(self, job: Job) -> None:
         future, fn, args, kwargs = job

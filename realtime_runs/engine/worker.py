@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -45,8 +45,8 @@ class Worker:
     def __init__(self) -> None:
         self.writer = GroupWriter()
         self.is_draining = False
-        #: Runs whose functions did not stop; they were handed back, and their threads may go on until the process ends.
-        self.left_behind = 0
+        #: False when functions did not stop: their runs are handed back, but their threads go on as long as the process.
+        self.is_clean = True
         self._async_slots = CountedSlots(app_settings.CONCURRENCY)
         self._sync_slots = CountedSlots(app_settings.SYNC_CONCURRENCY)
         self._sync_threads = DatabaseThreads("realtime-runs-task", threads=10_000)  # bounded by the slots
@@ -100,9 +100,7 @@ class Worker:
             ready()
             await self._work()
             await self._drain()
-            if not self.left_behind:  # else that thread may be busy for ever
-                with suppress(RuntimeError):  # while the interpreter shuts down, it is gone already
-                    await sync_to_async(connections.close_all)()
+            if await self._orm_thread_is_free():
                 await orm_thread.aclose()
         finally:
             hub.leave(listener)
@@ -258,9 +256,19 @@ class Worker:
             await asyncio.wait(self._executions.values(), timeout=_LAST_WORDS_SECONDS)
         if leases := self._leases():
             # Functions that do not listen. Whatever they still write is refused, and the process is about to end.
-            self.left_behind = len(leases)
-            logger.warning("%d runs did not stop; they go back to the queue.", self.left_behind)
+            self.is_clean = False
+            logger.warning("%d runs did not stop; they go back to the queue.", len(leases))
             await self.writer.awrite(lambda: lifecycle.hand_back(leases))
+
+    async def _orm_thread_is_free(self) -> bool:
+        """Close what our runs' ORM calls opened, unless one of them, called by an async function, does not end."""
+        try:
+            await asyncio.wait_for(sync_to_async(connections.close_all)(), 1)
+        except TimeoutError:
+            self.is_clean = False
+        except RuntimeError:  # while the interpreter shuts down, the thread is gone already
+            return False
+        return self.is_clean
 
 
 def _claim(task_ids: Sequence[str], limit: int) -> list[Run]:

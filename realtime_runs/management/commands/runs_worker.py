@@ -28,7 +28,7 @@ class Command(BaseCommand):
         await worker.run(ready=self._say_ready)
         self.stdout.write("Drained.")
         self.stdout.flush()
-        if worker.left_behind:
+        if not worker.is_clean:
             # Python would wait for the threads of functions that do not stop. Their runs are back in the queue.
             os._exit(0)
 
