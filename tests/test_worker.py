@@ -94,7 +94,7 @@ def test_hundreds_of_async_runs_go_on_at_once(start_worker):
 def test_sync_runs_are_bounded(settings, start_worker):
     settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "SYNC_CONCURRENCY": 2}
     start_worker()
-    handle = t.sleep_sync.batch_trigger([0.1] * 6)
+    t.sleep_sync.batch_trigger([0.1] * 6)
     at_once = []
     while True:
         statuses = list(Run.objects.values_list("status", flat=True))  # one query: one moment

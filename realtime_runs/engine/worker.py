@@ -45,7 +45,7 @@ class Worker:
     def __init__(self) -> None:
         self.writer = GroupWriter()
         self.is_draining = False
-        #: False when functions did not stop: their runs are handed back, but their threads go on as long as the process.
+        #: False when functions did not stop: their runs are handed back, but their threads last as long as the process.
         self.is_clean = True
         self._async_slots = CountedSlots(app_settings.CONCURRENCY)
         self._sync_slots = CountedSlots(app_settings.SYNC_CONCURRENCY)

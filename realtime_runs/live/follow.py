@@ -232,9 +232,9 @@ class Subscription(Generic[P, O]):
     def _iterate(self) -> Iterator[RealtimeRun[P, O]]:
         rung = threading.Event()
         follower = Follower(self._feed, rung.set)
-        if self._closed:
-            return
         self._followers.add(follower)
+        if self._closed:  # asked after the follower can be reached by `close`
+            return
         joined = hub.join(follower)
         try:
             joined.result()
@@ -257,9 +257,9 @@ class Subscription(Generic[P, O]):
     async def __aiter__(self) -> AsyncIterator[RealtimeRun[P, O]]:
         rung = asyncio.Event()
         follower = Follower(self._feed, rung.set, asyncio.get_running_loop())
+        self._followers.add(follower)
         if self._closed:
             return
-        self._followers.add(follower)
         joined = hub.join(follower)
         try:
             await asyncio.wrap_future(joined)
@@ -291,7 +291,9 @@ async def _wait(rung: asyncio.Event, signal: Signal | None) -> bool:
             return False
     waits = [asyncio.create_task(rung.wait()), asyncio.create_task(signal.wait())]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # raises for a signal that belongs to another event loop
     finally:
         for task in waits:
             task.cancel()

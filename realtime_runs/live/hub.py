@@ -27,7 +27,7 @@ from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
 
 logger = logging.getLogger("realtime_runs.live")
 
-_LONG_LOOK_EVERY: Final = 20  # backstops; see reading.read_horizon
+_LONG_LOOK_EVERY: Final = 10  # looks; a long one reaches back beyond the one before, see reading.read_horizon
 _MOST_REMEMBERED: Final = 20_000  # versions remembered by the backstop of tag and batch feeds
 _RETRY_SECONDS: Final = 1.0
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -39,6 +39,7 @@ class Hub:
 
     def _reset(self) -> None:
         self._topics: dict[Topic, set[Listener]] = {}
+        self._joining: dict[Topic, asyncio.Task[None]] = {}
         self._left_at: dict[
             Topic, float
         ] = {}  # monotonic time at which the last reader left; the group is still joined
@@ -57,7 +58,8 @@ class Hub:
 
     def join(self, listener: Listener) -> "Future[None]":
         """Start to listen. Once the future is done, no later change is missed; so read the table after that."""
-        return live_loop.start(self._join(listener))
+        live_loop.call(self._add, listener)  # in line with `leave`, whatever becomes of the future
+        return live_loop.start(self._joined(listener.topic))
 
     def leave(self, listener: Listener) -> None:
         live_loop.call(self._leave, listener)
@@ -78,15 +80,27 @@ class Hub:
 
     # -- on the live loop ---------------------------------------------------------------------------------------------
 
-    async def _join(self, listener: Listener) -> None:
+    def _add(self, listener: Listener) -> None:
         self._start()
-        new = listener.topic not in self._topics
-        self._topics.setdefault(listener.topic, set()).add(listener)
-        self._left_at.pop(listener.topic, None)
-        if new:
-            if listener.topic.kind in ("tag", "batch") and self._horizon == _LONG_AGO:
-                self._horizon = await readers.run(reading.read_horizon)
-            await self._join_group(listener.topic)
+        topic = listener.topic
+        self._left_at.pop(topic, None)
+        if topic not in self._topics:
+            self._topics[topic] = set()
+            self._joining[topic] = asyncio.get_running_loop().create_task(self._join(topic))
+        self._topics[topic].add(listener)
+
+    async def _joined(self, topic: Topic) -> None:
+        if joining := self._joining.get(topic):
+            await asyncio.shield(joining)  # others wait for it too
+
+    async def _join(self, topic: Topic) -> None:
+        try:
+            if topic.kind in ("tag", "batch"):
+                horizon = await readers.run(reading.read_horizon)
+                self._horizon = horizon if self._horizon == _LONG_AGO else min(self._horizon, horizon)
+            await self._join_group(topic)
+        finally:
+            self._joining.pop(topic, None)
 
     def _leave(self, listener: Listener) -> None:
         listeners = self._topics.get(listener.topic, set())
@@ -108,7 +122,9 @@ class Hub:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
-        self._reset()  # after a fork, the loop and the tasks are the parent's
+        inherited = self._tasks  # after a fork: they belong to the parent's loop; forgotten, they would complain
+        self._reset()
+        self._inherited = inherited
         self._loop = loop
         self._has_changes = asyncio.Event()
         self._layer = carrying_layer()
