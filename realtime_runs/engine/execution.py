@@ -46,6 +46,10 @@ class Host(Protocol):
     @property
     def ignores_back_off(self) -> bool: ...
 
+    @property
+    def writes_beside_tasks(self) -> bool:
+        """Whether something can be written while a task has the thread."""
+
     def slots_for(self, task: TaskDefinition[Any, Any]) -> Slots: ...
 
     async def call_sync(self, fn: Callable[[], Any]) -> Any:
@@ -254,7 +258,8 @@ class Execution:
                     await self._write(lambda: lifecycle.resume(self.lease))
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, callback)
+        if self._host.writes_beside_tasks:  # else the end of the run, or a flush by the task itself, writes it
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, callback)
 
     def _name(self) -> tuple[str, int]:
         return self._run.id, self.lease.attempt

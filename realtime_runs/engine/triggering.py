@@ -122,6 +122,8 @@ def _check_parent() -> None:
     parent = find_active()
     if parent is not None and parent.context.signal.is_set():
         raise RunStopped(parent.run.id)
+    if parent is not None and not transaction.get_connection().in_atomic_block:
+        parent.metadata.flush()  # what a task has set so far comes before what its children do to it
 
 
 def check_batch_size(size: int) -> None:

@@ -41,6 +41,7 @@ class Worker:
     """Call `run` on an event loop. `stop` may be called from any thread, or from a signal handler."""
 
     ignores_back_off = False
+    writes_beside_tasks = True
 
     def __init__(self) -> None:
         self.writer = GroupWriter()

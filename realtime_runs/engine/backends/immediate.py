@@ -45,6 +45,7 @@ class _InlineHost:
 
     is_draining = False
     ignores_back_off = True
+    writes_beside_tasks = False
 
     def __init__(self) -> None:
         self.writer = InlineWriter()
