@@ -1,5 +1,6 @@
 """System checks of the settings. Each has a hint that says what to type."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +9,14 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 
-from realtime_runs.conf import DEFAULTS, app_settings
+from realtime_runs.conf import DEFAULTS
 from realtime_runs.durations import parse_duration
 from realtime_runs.engine import registry
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.exceptions import InvalidOption
 
 _DURATIONS = {"IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION"}
+_MOST = {"MAX_ATTEMPTS": 1000, "MAX_TAG_LENGTH": 255}
 _MAY_BE_ZERO = {"SHUTDOWN_GRACE_SECONDS", "METADATA_FLUSH_SECONDS", "BELL_SECONDS", "LINGER_SECONDS"}
 
 
@@ -42,7 +44,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
         elif problem := _problem(name, user[name]):
             found.append(
                 Error(
-                    f"REALTIME_RUNS[{name!r}] is {user[name]!r}: {problem}.",
+                    f"REALTIME_RUNS[{name!r}] is {'wrong' if name == 'SECRET_KEYS' else repr(user[name])}: {problem}.",
                     hint=f"The default is {DEFAULTS[name]!r}.",
                     id="realtime_runs.E002",
                 )
@@ -67,7 +69,9 @@ def _problem(name: str, value: Any) -> str | None:
         value, int if isinstance(default, int) and not name.endswith("_SECONDS") else int | float
     ):
         return "it must be a whole number" if not name.endswith("_SECONDS") else "it must be a number of seconds"
-    elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+    elif name in _MOST and value > _MOST[name]:
+        return f"at most {_MOST[name]} is possible"
+    elif not 0 <= value < math.inf or (value == 0 and name not in _MAY_BE_ZERO):
         return "it must be positive"
     return None
 
@@ -107,7 +111,19 @@ def check_tasks(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 @register("realtime_runs")
 def check_layer(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    layer = get_channel_layer(app_settings.CHANNEL_LAYER)
+    user = getattr(settings, "REALTIME_RUNS", {})
+    alias = user.get("CHANNEL_LAYER", DEFAULTS["CHANNEL_LAYER"]) if isinstance(user, dict) else None
+    if not isinstance(alias, str):
+        return []  # E001 or E002
+    if alias != "default" and alias not in getattr(settings, "CHANNEL_LAYERS", {}):
+        return [
+            Error(
+                f"REALTIME_RUNS['CHANNEL_LAYER'] is {alias!r}, which is not in CHANNEL_LAYERS.",
+                hint=f"Add {alias!r} to CHANNEL_LAYERS.",
+                id="realtime_runs.E006",
+            )
+        ]
+    layer = get_channel_layer(alias)
     if isinstance(layer, InMemoryChannelLayer) and not settings.DEBUG:
         return [
             Warning(

@@ -41,7 +41,7 @@ def encode(value: Any, what: str) -> str:
     Takes what JSON has, and what pydantic can serialise: models, dataclasses, Decimal, UUID, datetime, sets.
     """
     text = _dump(value, what)
-    if "\\u0000" in text and _has(value, lambda s: "\0" in s):
+    if "\\u0000" in text and _has(json.loads(text), lambda s: "\0" in s):
         raise NotJson(f"{what} contains the character U+0000, which PostgreSQL cannot store.")
     try:
         text.encode()

@@ -411,6 +411,22 @@ def test_a_transaction_that_stays_open_for_long_is_seen_when_it_commits(live, fo
     everything[1].saw(ids[1], touched)
 
 
+@pytest.mark.usefixtures("no_bells")
+def test_a_transaction_that_was_open_during_a_look_is_seen_by_the_next_one(follow):
+    batch_id, ids = later_in_batch(2)
+    by_tag, by_batch = follow(runs.subscribe_to_runs_with_tag("a")), follow(runs.subscribe_to_batch(batch_id)).began()
+    by_tag.saw(later(tags="a"), 0)
+    look()
+    with transaction.atomic():
+        new, touched = later(tags="a"), touch(ids[1])
+        look()
+        time.sleep(0.1)
+        look()
+    look()
+    by_tag.saw(new, 1)
+    by_batch.saw(ids[1], touched)
+
+
 def test_a_long_look_goes_back_further_than_to_the_long_look_before():
     """Otherwise SQLite transactions that were open between the two are never found."""
     slowest = max(DEFAULTS["BACKSTOP_SECONDS"], DEFAULTS["BACKSTOP_WITH_LAYER_SECONDS"])
@@ -521,6 +537,18 @@ def test_a_database_that_is_away_for_a_while_delays_readers_and_loses_nothing(
     by_tag.saw(run_id, touch(run_id))
 
 
+@pytest.mark.usefixtures("no_bells")
+def test_what_a_look_has_found_is_read_again_when_the_read_failed(monkeypatch, follow, calls_of):
+    """The next look would not find it: it knows that version already."""
+    monkeypatch.setattr(hub_module, "_RETRY_SECONDS", 0.01)
+    run_id = later(tags="a")
+    reader = follow(runs.subscribe_to_runs_with_tag("a")).began()
+    version = touch(run_id)
+    calls_of("read_runs").errors = [OperationalError("the server is away")] * 4
+    look()
+    reader.saw(run_id, version)
+
+
 def end_all_connections() -> None:
     """As when PostgreSQL was restarted; only the connection of the test itself stays."""
     with connection.cursor() as cursor:
@@ -563,6 +591,7 @@ class OtherProcesses(BaseChannelLayer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.is_away = False
+        self.refuses_groups = False
         self.groups: set[str] = set()
         self.joins: list[str] = []
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -577,6 +606,8 @@ class OtherProcesses(BaseChannelLayer):
 
     async def group_add(self, group: str, channel: str) -> None:
         self._must_be_there()
+        if self.refuses_groups:
+            raise ConnectionError("no groups today")
         self.joins.append(group)
         self.groups.add(group)
 
@@ -716,6 +747,15 @@ def test_while_the_layer_is_away_readers_poll_and_later_its_bells_are_heard_agai
     version = touch_elsewhere(run_id)
     others.ring(run_id)
     reader.saw(run_id, version)
+
+
+def test_a_topic_whose_group_cannot_be_joined_is_polled(layer, follow):
+    others = layer(BACKSTOP_SECONDS=0.05)
+    others.refuses_groups = True
+    run_id = later()
+    reader = follow(runs.subscribe_to_run(run_id)).began()
+    for _ in range(3):
+        reader.saw(run_id, touch_elsewhere(run_id))
 
 
 def test_a_layer_that_goes_away_in_between_costs_the_readers_time_and_no_change(monkeypatch, layer, follow):

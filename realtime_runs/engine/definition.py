@@ -60,11 +60,15 @@ class TaskDefinition(Generic[P, O]):
     def _read_signature(self) -> tuple[inspect.Parameter | None, str | None]:
         payload: inspect.Parameter | None = None
         context: str | None = None
+        self._in_order: list[str] = []  # how positional arguments are given
         for parameter in inspect.signature(self.function).parameters.values():
             if parameter.name == "ctx" or parameter.annotation in (RunContext, "RunContext"):
                 context = parameter.name
+                if parameter.kind is not parameter.KEYWORD_ONLY:
+                    self._in_order.append("context")
             elif payload is None and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                 payload = parameter
+                self._in_order.append("payload")
             elif parameter.default is parameter.empty and parameter.kind not in (
                 parameter.VAR_POSITIONAL,
                 parameter.VAR_KEYWORD,
@@ -117,6 +121,8 @@ class TaskDefinition(Generic[P, O]):
         try:
             return type_.validate_json(text or "null")
         except ValidationError as error:
+            if error.errors()[0]["type"] == "json_invalid":  # a lone surrogate in an output
+                return type_.validate_python(json.loads(text or "null"))
             errors = error.errors(include_url=False, include_context=False, include_input=False)
             raise PayloadInvalid(self.id, errors) from None
 
@@ -133,8 +139,10 @@ class TaskDefinition(Generic[P, O]):
 
     def arguments(self, payload: P, context: RunContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """How to call the function."""
-        args = (payload,) if self._payload_parameter else ()
-        return args, {self._context_parameter: context} if self._context_parameter else {}
+        values = {"payload": payload, "context": context}
+        args = tuple(values[name] for name in self._in_order)
+        by_name = self._context_parameter is not None and "context" not in self._in_order
+        return args, {self._context_parameter: context} if by_name else {}  # type: ignore[dict-item]  # a context parameter is not None here
 
     def add_hook(self, name: str, hook: Hook) -> None:
         if name in self.hooks:

@@ -1,6 +1,7 @@
 """The metadata operations of wire-protocol 6.1, on plain dicts. Pure: nothing here knows a run."""
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -31,7 +32,10 @@ class Operation:
             return
         if not isinstance(self.key, str):
             raise InvalidOption(f"A metadata key is a text, not {self.key!r}.")
-        if self.kind == "increment" and (isinstance(self.value, bool) or not isinstance(self.value, int | float)):
+        if self.kind == "increment" and (
+            isinstance(self.value, bool)
+            or not (isinstance(self.value, int) or (isinstance(self.value, float) and math.isfinite(self.value)))
+        ):
             raise InvalidOption(f"Metadata is incremented by a number, not {self.value!r}.")
         if self.key == "__proto__" or (self.key.startswith("$.") and not self._path_is_allowed()):
             raise InvalidOption(f"{self.key!r} cannot be a metadata key.")
@@ -76,7 +80,18 @@ def _change(operation: Operation, container: Any, key: Any) -> None:
             _put(container, key, [item for item in old if not _equal(item, value)])
     elif operation.kind == "increment":
         is_number = isinstance(old, int | float) and not isinstance(old, bool)
-        _put(container, key, (old if is_number else 0) + value)
+        total = _sum(old if is_number else 0, value)
+        if total is not None:
+            _put(container, key, total)
+
+
+def _sum(one: float, other: float) -> float | None:
+    """None when no float can hold it."""
+    try:
+        total = one + other
+    except OverflowError:
+        return None
+    return total if isinstance(total, int) or math.isfinite(total) else None
 
 
 def _equal(one: Any, other: Any) -> bool:

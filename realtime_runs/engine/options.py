@@ -84,6 +84,8 @@ class CheckedOptions:
 
 def check_tags(tags: str | Iterable[str], already: Iterable[str] = ()) -> tuple[str, ...]:
     """All tags, sorted; blank and repeated ones are dropped. Raises InvalidOption or TooLarge; then none is added."""
+    if not isinstance(tags, Iterable):
+        raise InvalidOption(f"Tags are texts, not {tags!r}.")
     given = [tags] if isinstance(tags, str) else list(tags)
     found = set(already)
     for tag in given:

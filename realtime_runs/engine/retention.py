@@ -15,7 +15,7 @@ def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False
     With `dry_run` nothing is removed and one number is yielded: how many would be. Runs that are not final are never
     touched.
     """
-    old = Run.objects.final().filter(finished_at__lt=FromNow(-older_than))
+    old = Run.objects.filter(finished_at__lt=FromNow(-older_than))
     if dry_run:
         yield old.count()
         return

@@ -1,5 +1,6 @@
 """When a failed attempt is tried again."""
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Self
@@ -23,9 +24,9 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_attempts is not None and self.max_attempts < 1:
+        if self.max_attempts is not None and (type(self.max_attempts) is not int or self.max_attempts < 1):
             raise InvalidOption(f"max_attempts must be at least 1, not {self.max_attempts!r}.")
-        if not 0 <= self.min_seconds <= self.max_seconds or self.factor < 1:
+        if not (0 <= self.min_seconds <= self.max_seconds < math.inf and self.factor >= 1):
             raise InvalidOption("A Retry needs 0 <= min_seconds <= max_seconds and factor >= 1.")
 
     @property
@@ -34,8 +35,10 @@ class Retry:
 
     def seconds_after(self, attempt: int) -> float:
         """How long to wait after this failed attempt (from 1)."""
-        # The exponent is bounded: a float overflows at factor ** 1024.
-        seconds: float = min(self.max_seconds, self.min_seconds * self.factor ** min(attempt - 1, 64))
+        try:
+            seconds = min(self.max_seconds, self.min_seconds * float(self.factor) ** (attempt - 1))
+        except OverflowError:
+            seconds = self.max_seconds if self.min_seconds else 0.0
         return seconds * random.uniform(0.5, 1) if self.jitter else seconds  # noqa: S311 no secret
 
     @classmethod

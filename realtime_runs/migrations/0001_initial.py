@@ -312,17 +312,21 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="run",
-            index=models.Index(condition=models.Q(("status", "QUEUED")), fields=["rank", "id"], name="run_ready_idx"),
+            index=models.Index(
+                condition=models.Q(("status", "QUEUED")), fields=["status", "rank", "id"], name="run_ready_idx"
+            ),
         ),
         migrations.AddIndex(
             model_name="run",
-            index=models.Index(condition=models.Q(("status", "DELAYED")), fields=["delayed_until"], name="run_due_idx"),
+            index=models.Index(
+                condition=models.Q(("status", "DELAYED")), fields=["status", "delayed_until"], name="run_due_idx"
+            ),
         ),
         migrations.AddIndex(
             model_name="run",
             index=models.Index(
                 condition=models.Q(("expires_at__isnull", False), ("status", "QUEUED")),
-                fields=["expires_at"],
+                fields=["status", "expires_at"],
                 name="run_expired_idx",
             ),
         ),
@@ -334,7 +338,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="run",
-            index=models.Index(condition=models.Q(("hook_at__isnull", False)), fields=["hook_at"], name="run_hook_idx"),
+            index=models.Index(
+                condition=models.Q(("hook_at__isnull", False)), fields=["task", "hook_at"], name="run_hook_idx"
+            ),
         ),
         migrations.AddIndex(
             model_name="run",

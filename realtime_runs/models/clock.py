@@ -37,8 +37,8 @@ class FromNow(Func):
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
     ) -> tuple[str, list[Any]]:
         if not self.seconds:
-            return "CLOCK_TIMESTAMP()", []
-        return "(CLOCK_TIMESTAMP() + %s * INTERVAL '1 second')", [self.seconds]
+            return "STATEMENT_TIMESTAMP()", []
+        return "(STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second')", [self.seconds]
 
 
 def database_now() -> datetime:

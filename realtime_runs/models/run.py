@@ -39,7 +39,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def stalled(self) -> Self:
         """Runs whose worker has not renewed its lease in time."""
-        return self.filter(status__in=LEASED, lease_until__lte=FromNow())
+        return self.filter(lease_until__lte=FromNow())
 
     def queued_longer_than(self, seconds: float) -> Self:
         return self.filter(status=RunStatus.QUEUED, run_at__lte=FromNow(-seconds))
@@ -62,11 +62,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs that carry all of these tags."""
         found = self
         for name in names:
-            found = found.filter(models.Exists(RunTag.objects.filter(run=models.OuterRef("pk"), tag=name)))
+            found = found.filter(tags=name)
         return found
 
     def tagged_any(self, names: Sequence[str]) -> Self:
-        return self.filter(models.Exists(RunTag.objects.filter(run=models.OuterRef("pk"), tag__in=names)))
+        return self.filter(pk__in=RunTag.objects.filter(tag__in=names).values("run"))
 
     def move(self, to: RunStatus, **values: Any) -> list[Change]:
         """Enter `to` where the table of moves allows it; the WHERE clause is the lock. Returns the runs that moved."""
@@ -159,13 +159,15 @@ class Run(models.Model):
         ]
         indexes = [
             # ready(): small, because queued runs are few.
-            models.Index(fields=["rank", "id"], name="run_ready_idx", condition=Q(status=_QUEUED)),
-            models.Index(fields=["delayed_until"], name="run_due_idx", condition=Q(status="DELAYED")),
+            models.Index(fields=["status", "rank", "id"], name="run_ready_idx", condition=Q(status=_QUEUED)),
+            models.Index(fields=["status", "delayed_until"], name="run_due_idx", condition=Q(status="DELAYED")),
             models.Index(
-                fields=["expires_at"], name="run_expired_idx", condition=Q(status=_QUEUED, expires_at__isnull=False)
+                fields=["status", "expires_at"],
+                name="run_expired_idx",
+                condition=Q(status=_QUEUED, expires_at__isnull=False),
             ),
             models.Index(fields=["lease_until"], name="run_stalled_idx", condition=Q(lease_until__isnull=False)),
-            models.Index(fields=["hook_at"], name="run_hook_idx", condition=Q(hook_at__isnull=False)),
+            models.Index(fields=["task", "hook_at"], name="run_hook_idx", condition=Q(hook_at__isnull=False)),
             models.Index(fields=["batch", "batch_index"], name="run_batch_idx", condition=Q(batch__isnull=False)),
             models.Index(fields=["parent"], name="run_parent_idx", condition=Q(parent__isnull=False)),
             models.Index(fields=["finished_at"], name="run_prune_idx", condition=Q(finished_at__isnull=False)),
