@@ -112,6 +112,18 @@ def test_a_locked_row_does_not_keep_upkeep_from_the_other_runs(work: Work) -> No
 
 
 @pytest.mark.postgres
+def test_a_locked_row_does_not_keep_the_other_runs_of_its_worker_from_writing(work: Work) -> None:
+    locked, other = claim(2, work)
+    writer, output = GroupWriter(), pack_output(None)
+    with locked_elsewhere(locked.run_id):
+        waiting = writer.submit(lambda: lifecycle.complete(locked, output))
+        time.sleep(0.1)  # so that it is alone in its commit
+        writer.submit(lambda: lifecycle.complete(other, output)).result(timeout=10)
+    waiting.result(timeout=10)
+    assert set(Run.objects.values_list("status", flat=True)) == {"COMPLETED"}
+
+
+@pytest.mark.postgres
 def test_cancel_and_the_group_commit_of_a_worker_do_not_lock_each_other_out(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
