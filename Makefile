@@ -6,15 +6,19 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
+JOBS ?= 4
 
 BIN := $(VENV)/bin
+# Many tests wait for processes that they have started, so more of them at once than there are cores take less time.
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 # An interpreter manager may leave a `uv` on PATH that only says where uv is, so it has to run to count.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 ifdef UV
   export UV_PYTHON_DOWNLOADS := never
   # uv would look the name up in its own way; the absolute path leaves it no choice.
   MAKE_VENV = uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" "$(VENV)"
-  INSTALL = uv pip install --quiet --python "$(BIN)/python"
+  # Compiled once here, as pip does: tests start many processes, and where PYTHONDONTWRITEBYTECODE is set each would compile.
+  INSTALL = uv pip install --quiet --compile-bytecode --python "$(BIN)/python"
 else
   MAKE_VENV = $(PYTHON) -m venv "$(VENV)"
   INSTALL = "$(BIN)/python" -m pip install --quiet --disable-pip-version-check
@@ -26,8 +30,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python manage.py demo --port $(PORT) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --database=sqlite $(ARGS)
-	$(BIN)/python -m pytest --database=postgres $(ARGS)
+	$(PYTEST) --database=sqlite $(ARGS)
+	$(PYTEST) --database=postgres $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

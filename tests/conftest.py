@@ -140,6 +140,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         for process in item.stash.get(PROCESSES, []):
             report.sections.append((f"Output of {process.title} (pid {process.pid})", process.output()))
+    # pytest-xdist sends reports as UTF-8; what some tests make the code log has none.
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
 
 

@@ -335,7 +335,7 @@ def start_postgres(stack: contextlib.ExitStack, folder: Path, account: Account) 
             "listen_addresses": "127.0.0.1",
             "port": port,
             "unix_socket_directories": directory,
-            "max_connections": 200,
+            "max_connections": 500,
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",
@@ -359,17 +359,20 @@ def postgres_version(url: str) -> str:
 
 
 def own_database(stack: contextlib.ExitStack, admin_url: str) -> str:
-    """Make a database for this session and return its URL; closing the stack drops it and Django's test database."""
+    """Make a database for this session and return its URL; closing the stack drops it and Django's test databases."""
     name = f"realtime_runs_{secrets.token_hex(4)}"
     with psycopg.connect(admin_url, connect_timeout=3, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    stack.callback(drop_databases, admin_url, name, f"test_{name}")
+    stack.callback(drop_databases, admin_url, name)
     return urlsplit(admin_url)._replace(path=f"/{name}").geturl()
 
 
-def drop_databases(admin_url: str, *names: str) -> None:
+def drop_databases(admin_url: str, name: str) -> None:
     with psycopg.connect(admin_url, connect_timeout=3, autocommit=True) as connection:
-        for name in names:
+        found = connection.execute(
+            "SELECT datname FROM pg_database WHERE datname = %s OR starts_with(datname, %s)", [name, f"test_{name}"]
+        )
+        for (name,) in found.fetchall():
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
@@ -530,6 +533,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             if services.are_required:
                 raise pytest.UsageError(str(missing)) from None
             services.postgres_missing = missing  # every test is skipped
+        else:
+            # For the processes that pytest-xdist starts: one server for all, with a test database for each.
+            os.environ["TEST_DATABASE_URL"] = os.environ["DATABASE_URL"]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -544,6 +550,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # The slow ones first, so that no process of pytest-xdist is left alone with them at the end.
+    items.sort(key=lambda item: item.path.parent.name not in ("faults", "flows"))
     database = config.getoption("database")
     other = "sqlite" if database == "postgres" else "postgres"
     deselected = [item for item in items if item.get_closest_marker(other) and not item.get_closest_marker(database)]
