@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from realtime_runs.live import listeners
-from realtime_runs.live.follow import Follower, RunFeed, TagFeed
+from realtime_runs.live.feeds import RunFeed, TagFeed
+from realtime_runs.live.follow import Follower
 from realtime_runs.live.listeners import Listener
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.live.topics import run_topic

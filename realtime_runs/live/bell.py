@@ -9,7 +9,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from channels.layers import BaseChannelLayer
@@ -39,16 +38,19 @@ def connect(receive: Callable[[Bells], None]) -> None:
 def announce(changes: Sequence[Change]) -> None:
     """Ring the topics of these changes once the current transaction is committed (at once outside of one)."""
     if changes:
-        # robust: a bell that fails is logged by Django and fails neither the caller nor other callbacks.
-        transaction.on_commit(
-            partial(_ring, [(topic, c.run_id, c.version) for c in changes for topic in topics_of(c)]), robust=True
-        )
+        _ring_on_commit([(topic, c.run_id, c.version) for c in changes for topic in topics_of(c)])
 
 
 def announce_work(run_ids: Sequence[str]) -> None:
     """Tell workers, after commit, that these runs may be ready or may have been canceled."""
     if run_ids:
-        transaction.on_commit(partial(_ring, [(WORK, run_id, 0) for run_id in run_ids]), robust=True)
+        _ring_on_commit([(WORK, run_id, 0) for run_id in run_ids])
+
+
+def _ring_on_commit(rings: list[tuple[Topic, str, int]]) -> None:
+    # robust: a bell that fails is logged by Django and fails neither the caller nor other callbacks. To log it, Django
+    # 5.2 needs a function with a name, which a partial does not have.
+    transaction.on_commit(lambda: _ring(rings), robust=True)
 
 
 def _ring(rings: Iterable[tuple[Topic, str, int]]) -> None:

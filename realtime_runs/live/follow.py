@@ -8,113 +8,25 @@ import asyncio
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Generic, Self
 
 from django.core.exceptions import SynchronousOnlyOperation
 
-from realtime_runs.database import readers
-from realtime_runs.exceptions import BatchNotFound, RunNotFound
-from realtime_runs.live import reading
+from realtime_runs.database import read, readers
+from realtime_runs.live.feeds import Feed, Seen
 from realtime_runs.live.hub import hub
 from realtime_runs.live.listeners import Listener
 from realtime_runs.live.snapshot import O, P, RealtimeRun
-from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
-from realtime_runs.models import Batch
 
 Signal = asyncio.Event | threading.Event
 
 _MOST_SEEN: Final = 10_000  # runs whose last version a reader of a feed remembers
 _CATCH_UP_PAGE: Final = 500  # runs read at once by a reader that fell behind
 _SIGNAL_SECONDS: Final = 0.1  # how often a signal is looked at that cannot wake this kind of loop
-
-
-class Feed:
-    """What is followed. Its reads are sync and short; `first` may raise RunNotFound or BatchNotFound."""
-
-    topic: Topic
-    is_endless = False  # may hold any number of runs, so that they are never read all at once
-
-    def first(self) -> list[RealtimeRun]:
-        raise NotImplementedError
-
-    def since(self, when: datetime, limit: int) -> list[RealtimeRun]:
-        """The first `limit` that changed at that time or later. Only for endless feeds."""
-        raise NotImplementedError
-
-    def contains(self, run: RealtimeRun) -> bool:
-        return True
-
-    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
-        return False
-
-
-class Seen:
-    """The last version of a run that was given to the reader."""
-
-    __slots__ = ("is_final", "version")
-
-    def __init__(self, run: RealtimeRun) -> None:
-        self.version = run.version
-        self.is_final = run.is_completed
-
-
-class RunFeed(Feed):
-    def __init__(self, run_id: str, *, stop_on_completion: bool = True) -> None:
-        self.topic = run_topic(run_id)
-        self._stop = stop_on_completion
-
-    def first(self) -> list[RealtimeRun]:
-        runs = reading.read_runs([self.topic.name])
-        if not runs:
-            raise RunNotFound(self.topic.name)
-        return runs
-
-    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
-        return self._stop and any(seen.is_final for seen in versions.values())
-
-
-class TagFeed(Feed):
-    """Runs that carry all of the tags; it never ends. Listens to the first tag and drops what lacks the others."""
-
-    is_endless = True
-
-    def __init__(self, tags: Sequence[str], look_back: timedelta, most: int) -> None:
-        self.topic = tag_topic(tags[0])
-        self._tags = frozenset(tags)
-        self._look_back = look_back
-        self._most = most
-
-    def first(self) -> list[RealtimeRun]:
-        return reading.read_tagged(sorted(self._tags), self._look_back, self._most)
-
-    def since(self, when: datetime, limit: int) -> list[RealtimeRun]:
-        return reading.read_tagged_since(when, sorted(self._tags), limit)
-
-    def contains(self, run: RealtimeRun) -> bool:
-        return self._tags.issubset(run.tags)
-
-
-class BatchFeed(Feed):
-    """The runs of a batch. With `stop_on_completion` it ends when all of them are final."""
-
-    def __init__(self, batch_id: str, *, stop_on_completion: bool = False) -> None:
-        self.topic = batch_topic(batch_id)
-        self._stop = stop_on_completion
-        self._run_count = -1
-
-    def first(self) -> list[RealtimeRun]:
-        counts = Batch.objects.filter(pk=self.topic.name).values_list("run_count", flat=True)
-        if not counts:
-            raise BatchNotFound(self.topic.name)
-        self._run_count = counts[0]
-        return reading.read_batch(self.topic.name)
-
-    def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
-        return self._stop and sum(seen.is_final for seen in versions.values()) >= self._run_count
 
 
 class Follower(Listener):
@@ -238,7 +150,7 @@ class Subscription(Generic[P, O]):
         joined = hub.join(follower)
         try:
             joined.result()
-            runs = follower.accept(self._feed.first())
+            runs = follower.accept(read(self._feed.first))
             while True:
                 for run in runs:
                     if self._is_aborted(follower):
@@ -250,7 +162,8 @@ class Subscription(Generic[P, O]):
                 if rung.wait(_SIGNAL_SECONDS if self._signal else None):
                     rung.clear()
                     waiting, since = follower.take()
-                    runs = follower.accept(waiting if since is None else follower.catch_up(since))
+                    caught_up = [] if since is None else read(follower.catch_up, since)
+                    runs = follower.accept([*caught_up, *waiting])
         finally:
             hub.leave(follower)
 
@@ -275,7 +188,8 @@ class Subscription(Generic[P, O]):
                 if await _wait(rung, self._signal):
                     rung.clear()
                     waiting, since = follower.take()
-                    runs = follower.accept(waiting if since is None else await readers.run(follower.catch_up, since))
+                    caught_up = [] if since is None else await readers.run(follower.catch_up, since)
+                    runs = follower.accept([*caught_up, *waiting])
         finally:
             hub.leave(follower)
 

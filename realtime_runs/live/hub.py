@@ -206,26 +206,28 @@ class Hub:
                 logger.exception("The backstop failed; trying again.")
 
     async def _look(self, *, long: bool) -> None:
-        followed = [topic for topic, listeners in self._topics.items() if listeners]
-        runs = [topic.name for topic in followed if topic.kind == "run"]
-        tags = [topic.name for topic in followed if topic.kind == "tag"]
-        batches = [topic.name for topic in followed if topic.kind == "batch"]
-        if runs:
+        if runs := self._followed("run"):
             versions = await readers.run(reading.read_versions, runs)
             self._mark(
                 run_id
                 for run_id, version in versions.items()
                 if any(not listener.knows(run_id, version) for listener in self._topics.get(run_topic(run_id), ()))
             )
-        if tags or batches:
+        if self._followed("tag", "batch"):
             horizon = await readers.run(reading.read_horizon)
             since = await readers.run(reading.read_horizon, long=True) if long else self._horizon
+            # Asked after the horizon: a feed that begins later reads for itself what is older than that.
+            tags, batches = self._followed("tag"), self._followed("batch")
             changed = await readers.run(reading.read_changed, min(since, self._horizon), tags, batches)
             self._mark(run_id for run_id, version in changed.items() if self._remembered.get(run_id, 0) < version)
             if len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.clear()
             self._remembered.update(changed)
             self._horizon = horizon
+
+    def _followed(self, *kinds: str) -> list[str]:
+        """Names of the topics of these kinds that somebody reads."""
+        return [topic.name for topic, listeners in self._topics.items() if listeners and topic.kind in kinds]
 
     def _forget_left(self) -> None:
         long_ago = time.monotonic() - app_settings.LINGER_SECONDS

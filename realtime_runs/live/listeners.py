@@ -1,7 +1,4 @@
-"""The mailbox between the hub and one reader:
-
-Bounded, newest version wins, woken on the reader's own loop or thread.
-"""
+"""The mailbox between the hub and one reader: bounded, newest version wins, woken on its own loop or thread."""
 
 import asyncio
 import threading
