@@ -37,9 +37,8 @@ class BatchState:
 
 
 def trigger(items: Iterable[BatchItem]) -> BatchHandle:
-    """Create all runs, at most 1,000, or none. Raises what `tasks.trigger` raises, for the first bad item.
-
-    `add_note` says which one.
+    """Create all runs, at most 1,000, or none. Raises what `tasks.trigger` raises, for the first bad item;
+    a note on the error says which one.
     """
     given = list(items)
     triggering.check_batch_size(len(given))

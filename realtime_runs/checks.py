@@ -110,6 +110,19 @@ def check_tasks(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 
 @register("realtime_runs")
+def check_time_zone(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    if settings.USE_TZ:
+        return []
+    return [
+        Error(
+            "USE_TZ is off: times would be stored in local time, but due times and leases are compared with UTC.",
+            hint="Set USE_TZ = True, which is Django's default.",
+            id="realtime_runs.E007",
+        )
+    ]
+
+
+@register("realtime_runs")
 def check_layer(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     user = getattr(settings, "REALTIME_RUNS", {})
     alias = user.get("CHANNEL_LAYER", DEFAULTS["CHANNEL_LAYER"]) if isinstance(user, dict) else None

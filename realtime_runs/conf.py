@@ -1,6 +1,6 @@
 """The one place that reads `settings.REALTIME_RUNS`, and only when asked, so that overridden settings take effect.
 
-Every key has a row in docs/settings.md; `checks` reports unknown keys and wrong values.
+Every key has a row in docs/reference/settings.md; `checks` reports unknown keys and wrong values.
 """
 
 from collections.abc import Mapping

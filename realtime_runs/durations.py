@@ -1,7 +1,4 @@
-"""Durations as users write them:
-
-Seconds, `timedelta`, or text such as `90`, `10m`, `1h30m`, `2 days` (wire-protocol 1.10).
-"""
+"""Durations as users write them (wire-protocol 1.10): seconds, `timedelta`, or text: `90`, `10m`, `1h30m`, `2 days`."""
 
 import math
 from datetime import datetime, timedelta

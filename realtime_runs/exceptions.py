@@ -84,9 +84,8 @@ class InvalidTransition(RealtimeRunsError):
 
 
 class LeaseLost(RealtimeRunsError):
-    """This worker may no longer write for the run: it was canceled, reclaimed or finished elsewhere.
-
-    Nothing was written.
+    """This worker may no longer write for the run: it was canceled, reclaimed or finished elsewhere. Nothing was
+    written.
     """
 
     def __init__(self, run_id: str, attempt: int) -> None:

@@ -21,7 +21,8 @@ from realtime_runs.engine.listing import RunPage, list_runs
 from realtime_runs.engine.options import TriggerOptions, check_tags
 from realtime_runs.engine.triggering import BatchHandle, Request, RunHandle
 from realtime_runs.exceptions import InvalidOption, InvalidTransition, PollTimeout, RunNotFound
-from realtime_runs.live.follow import BatchFeed, RunFeed, Signal, Subscription, TagFeed
+from realtime_runs.live.feeds import BatchFeed, RunFeed, TagFeed
+from realtime_runs.live.follow import Signal, Subscription
 from realtime_runs.live.snapshot import O, P, RealtimeRun, RunError, snapshot, typed
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
@@ -283,9 +284,8 @@ areschedule = sync_to_async(reschedule)
 
 
 def add_tags(run: RunArgument, tags: str | Iterable[str]) -> RealtimeRun[Any, Any]:
-    """Add tags to a run, in any status. Raises RunNotFound, or TooLarge, NotJson, InvalidOption.
-
-    Then none was added.
+    """Add tags to a run, in any status. Raises RunNotFound, TooLarge, NotJson or InvalidOption; then none was
+    added.
     """
     _add_tags(_id(run), tags)
     return retrieve(_id(run))

@@ -103,9 +103,8 @@ class Task(TaskDefinition[P, O], Generic[P, O]):
         return hook
 
     def on_success(self, hook: Hook) -> Hook:
-        """Decorator: called with the run after it COMPLETED. Like all hooks of an end:
-
-        At least once, by some worker, soon after.
+        """Decorator: called with the run after it COMPLETED. Like all hooks of an end: at least once, by some worker,
+        soon after.
         """
         self.add_hook("on_success", hook)
         return hook

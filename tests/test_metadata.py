@@ -264,6 +264,17 @@ def test_too_much_for_a_run_above_refuses_only_what_does_not_fit(buffered):
     assert set(stored(above)) == {"small", "a"}
 
 
+def test_what_becomes_too_deep_in_a_run_above_is_refused_and_not_tried_for_ever(buffered):
+    above = t.echo.trigger(1).id
+    deep = json.loads("[" * 60 + "]" * 60)
+    buffered.record(above, Operation("set", "a", deep))
+    buffered.record(above, Operation("set", "$.a" + ".0" * 59 + ".0", deep))
+    with pytest.raises(NotJson):
+        buffered.flush()
+    buffered.flush()
+    assert stored(above) == {"a": deep}
+
+
 def test_writing_the_same_again_is_no_change(buffered):
     buffered.record(buffered.run_id, Operation("set", "a", 1))
     buffered.flush()

@@ -216,6 +216,14 @@ def database_messages(monkeypatch):
     return check
 
 
+def test_local_times_are_an_error(settings):
+    found = [one for one in checks.run_checks(tags=["realtime_runs"]) if one.id == "realtime_runs.E007"]
+    assert not found
+    settings.USE_TZ = False
+    (error,) = [one for one in checks.run_checks(tags=["realtime_runs"]) if one.id == "realtime_runs.E007"]
+    assert "USE_TZ = True" in error.hint
+
+
 @pytest.mark.parametrize("vendor", ["mysql", "oracle"])
 def test_other_databases_are_an_error(database_messages, vendor):
     error = database_messages(vendor)["realtime_runs.E005"]

@@ -1,7 +1,4 @@
-"""The metadata a running task sets:
-
-Kept here, written at most every METADATA_FLUSH_SECONDS, and always before the run ends.
-"""
+"""The metadata a running task sets: kept here, written at most every METADATA_FLUSH_SECONDS and before the end."""
 
 import asyncio
 import json
@@ -16,7 +13,7 @@ from realtime_runs.engine.context import Lease, Writer
 from realtime_runs.engine.editing import edit_metadata
 from realtime_runs.engine.operations import Operation, apply
 from realtime_runs.engine.options import check_metadata_size
-from realtime_runs.exceptions import LeaseLost, TooLarge
+from realtime_runs.exceptions import InvalidInput, LeaseLost
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.packets import encode
 
@@ -82,9 +79,9 @@ class MetadataBuffer:
             return copy
 
     def flush(self) -> None:
-        """Write what is pending and wait for the commit. Raises LeaseLost, TooLarge, or the database's error.
+        """Write what is pending and wait for the commit.
 
-        Then it is still pending.
+        Raises LeaseLost, TooLarge, or the database's error; then it is still pending.
         """
         with self._flushing:
             if pending := self._take():
@@ -136,13 +133,13 @@ class MetadataBuffer:
         with self._lock:
             self._pending = pending + self._pending
 
-    def _write(self, pending: Pending) -> tuple[dict[str, Any], TooLarge | None]:
+    def _write(self, pending: Pending) -> tuple[dict[str, Any], InvalidInput | None]:
         operations: dict[str, list[Operation]] = {}
         for run_id, operation in pending:
             operations.setdefault(run_id, []).append(operation)
         return edit_metadata(self._lease, operations)
 
-    def _settle(self, result: tuple[dict[str, Any], TooLarge | None]) -> None:
+    def _settle(self, result: tuple[dict[str, Any], InvalidInput | None]) -> None:
         metadata, refused = result
         with self._lock:
             self._flushed_at = time.monotonic()

@@ -30,9 +30,8 @@ def hook_after(status: RunStatus) -> str:
 
 
 class TaskDefinition(Generic[P, O]):
-    """A registered function. Its first parameter is the payload.
-
-    One called `ctx`, or annotated RunContext, gets the context.
+    """A registered function. Its first parameter is the payload; one called `ctx`, or annotated RunContext, gets the
+    context.
     """
 
     def __init__(
@@ -141,8 +140,9 @@ class TaskDefinition(Generic[P, O]):
         """How to call the function."""
         values = {"payload": payload, "context": context}
         args = tuple(values[name] for name in self._in_order)
-        by_name = self._context_parameter is not None and "context" not in self._in_order
-        return args, {self._context_parameter: context} if by_name else {}  # type: ignore[dict-item]  # a context parameter is not None here
+        if self._context_parameter is None or "context" in self._in_order:
+            return args, {}
+        return args, {self._context_parameter: context}
 
     def add_hook(self, name: str, hook: Hook) -> None:
         if name in self.hooks:

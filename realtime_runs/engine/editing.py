@@ -10,7 +10,7 @@ from realtime_runs.engine.context import Lease
 from realtime_runs.engine.operations import Operation, apply
 from realtime_runs.engine.options import check_metadata_size, check_tags
 from realtime_runs.engine.triggering import tag_runs
-from realtime_runs.exceptions import LeaseLost, RunNotFound, TooLarge
+from realtime_runs.exceptions import InvalidInput, LeaseLost, RunNotFound
 from realtime_runs.live import bell
 from realtime_runs.models import Run
 from realtime_runs.models.run import RunQuerySet
@@ -20,7 +20,7 @@ from realtime_runs.packets import encode_result
 @transaction.atomic
 def edit_metadata(
     lease: Lease, operations: Mapping[str, Sequence[Operation]]
-) -> tuple[dict[str, Any], TooLarge | None]:
+) -> tuple[dict[str, Any], InvalidInput | None]:
     """Apply the operations of a running attempt to runs by id: its own first, then those above it.
 
     Returns the run's own metadata as it is now, and the error of operations that were refused because a limit was
@@ -39,21 +39,21 @@ def edit_metadata(
     return metadata, refused
 
 
-def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict[str, Any], TooLarge | None]:
-    """Under the row lock. When all operations together are too large, those that fit are stored."""
+def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict[str, Any], InvalidInput | None]:
+    """Under the row lock. When all operations together are refused, those that fit are stored."""
     old: dict[str, Any] = json.loads(text)
     metadata, refused = old, None
     try:
         metadata = apply(operations, old)
         check_metadata_size(encode_result(metadata, "metadata"))
-    except TooLarge:
+    except InvalidInput:
         metadata = old
         for operation in operations:
             try:
                 candidate = apply([operation], metadata)
                 check_metadata_size(encode_result(candidate, "metadata"))
                 metadata = candidate
-            except TooLarge as error:
+            except InvalidInput as error:
                 refused = error
     new_text = encode_result(metadata, "metadata")
     if new_text != text:

@@ -15,7 +15,7 @@ from realtime_runs.engine.context import ActiveRun, Lease, RunContext, Slots, Wr
 from realtime_runs.engine.definition import TaskDefinition
 from realtime_runs.engine.hooks import run_hook
 from realtime_runs.engine.outcome import result_of, start
-from realtime_runs.exceptions import AbortRun, LeaseLost, PayloadInvalid, TooLarge
+from realtime_runs.exceptions import AbortRun, InvalidInput, LeaseLost, PayloadInvalid
 from realtime_runs.live.snapshot import RunError, snapshot
 from realtime_runs.models import Run
 from realtime_runs.packets import Packet
@@ -148,20 +148,24 @@ class Execution:
             try:
                 await self._active.metadata.aflush()
                 return await self._write(lambda: lifecycle.complete(self.lease, packet))
-            except TooLarge as error:  # metadata that was refused: the function should know, and cannot any more
+            except InvalidInput as error:  # metadata that was refused: the function should know, and cannot any more
                 failure = error
         if self._stop is Stop.HAND_BACK or self._host.is_draining:
             # Also what failed by itself meanwhile: while a process ends, much fails that is not the task's fault.
             return await self._write(lambda: lifecycle.hand_back([self.lease]))
         return await self._fail(failure or RuntimeError("The task ended without a result."))
 
-    async def _fail(self, failure: BaseException) -> None:
+    async def _flush_for_end(self) -> None:
+        """Write what the attempt has said, before it ends badly; an error of that does not change the end."""
         try:
             await self._active.metadata.aflush()
         except LeaseLost:
             raise
         except Exception:
             logger.exception("Metadata of run %s, attempt %d, could not be written.", *self._name())
+
+    async def _fail(self, failure: BaseException) -> None:
+        await self._flush_for_end()
         error = describe(failure)
         logger.warning(
             "Run %s of task %r failed in attempt %d: %s: %s",
@@ -179,10 +183,7 @@ class Execution:
             self._host.look_in(seconds)
 
     async def _call(self, payload: Any) -> Any:
-        """Call the function with itself as the current run. its own tasks and threads inherit that.
-
-        Raises what it raised.
-        """
+        """Call the function inside its run, which its own tasks and threads inherit. Raises what it raised."""
         args, kwargs = self.task.arguments(payload, self._active.context)
         context = contextvars.copy_context()
         context.run(activate, self._active)
@@ -201,8 +202,7 @@ class Execution:
     async def _write(self, write: Callable[[], None]) -> None:
         await self._host.writer.awrite(write)
 
-    # -- max_duration: executing time, waiting not counted
-    # --------------------------------------------------------------
+    # -- max_duration: executing time, waiting not counted ------------------------------------------------------------
 
     def _start_timer(self) -> None:
         if self._seconds_left is not None:
@@ -218,24 +218,21 @@ class Execution:
     def _time_is_up(self) -> None:
         if self._stop is None:
             self.stop(Stop.TIMED_OUT)
-            error = RunError(
-                "TimedOut", f"The run executed for longer than its max_duration of {self._run.max_duration:g} s."
-            )
-            # Now, not when the function has ended: a thread may go on for long.
-            self._loop.create_task(
-                self._report(self._write(lambda: lifecycle.fail(self.lease, error, status=RunStatus.TIMED_OUT)))
-            )
+            self._loop.create_task(self._write_time_out())  # now: a thread may go on for long
 
-    async def _report(self, write: Any) -> None:
+    async def _write_time_out(self) -> None:
+        error = RunError(
+            "TimedOut", f"The run executed for longer than its max_duration of {self._run.max_duration:g} s."
+        )
         try:
-            await write
+            await self._flush_for_end()
+            await self._write(lambda: lifecycle.fail(self.lease, error, status=RunStatus.TIMED_OUT))
         except LeaseLost:
             pass
         except Exception:
             logger.exception("The time-out of run %s, attempt %d, could not be written.", *self._name())
 
-    # -- waiting
-    # --------------------------------------------------------------------------------------------------------
+    # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def _begin_wait(self) -> None:
         """The first of several waits at once pauses the run."""

@@ -16,9 +16,8 @@ def holder_of(task_id: str, key: str) -> str | None:
 
 
 def claim_key(task_id: str, key: str, run_id: str, ttl: timedelta) -> str:
-    """Claim the key for a run about to be inserted in this transaction. Returns the run that holds it:
-
-    This one, or another.
+    """Claim the key for a run about to be inserted in this transaction. Returns the id of the run that holds
+    it: this one, or another.
     """
     key_hash = hash_key(key)
     claims = IdempotencyClaim.objects.filter(task=task_id, key_hash=key_hash)

@@ -36,8 +36,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()[:100]}:{os.getpid()}"
 
 
-# -- the worker's moves
-# -------------------------------------------------------------------------------------------------
+# -- the worker's moves -----------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
@@ -117,12 +116,13 @@ def resume(lease: Lease) -> None:
     )
 
 
+@transaction.atomic
 def renew(leases: Sequence[Lease]) -> set[str]:
     """Extend the leases. Returns the ids of the runs that are still ours; a renewal is no change that followers see."""
     tokens = {lease.token for lease in leases}
     ids = [lease.run_id for lease in leases]
     ours = Run.objects.filter(pk__in=ids, lease_token__in=tokens, status__in=LEASED)
-    ours.update(lease_until=FromNow(app_settings.LEASE_SECONDS))
+    _unlocked(ours).update(lease_until=FromNow(app_settings.LEASE_SECONDS))
     return still_ours(leases)
 
 
@@ -135,8 +135,7 @@ def still_ours(leases: Sequence[Lease]) -> set[str]:
     return {lease.run_id for lease in leases if (lease.run_id, lease.attempt, lease.token) in held}
 
 
-# -- moves that anybody may make
-# ----------------------------------------------------------------------------------------
+# -- moves that anybody may make --------------------------------------------------------------------------------------
 
 
 @transaction.atomic
@@ -173,14 +172,13 @@ def _ttl_of(run_id: str) -> timedelta:
     return expires_at - delayed_until if expires_at and delayed_until else timedelta(0)
 
 
-# -- upkeep's moves
-# -----------------------------------------------------------------------------------------------------
+# -- upkeep's moves ---------------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
 def start_due(run_ids: Sequence[str]) -> list[str]:
     """Queue delayed runs whose time has come."""
-    changes = Run.objects.due().filter(pk__in=run_ids).move(RunStatus.QUEUED, queued_at=FromNow())
+    changes = _unlocked(Run.objects.due().filter(pk__in=run_ids)).move(RunStatus.QUEUED, queued_at=FromNow())
     ledger.entered(changes, RunStatus.QUEUED)
     return [change.run_id for change in changes]
 
@@ -188,10 +186,8 @@ def start_due(run_ids: Sequence[str]) -> list[str]:
 @transaction.atomic
 def expire(run_ids: Sequence[str]) -> list[str]:
     """End runs that were not started within their ttl."""
-    changes = (
-        Run.objects.expired()
-        .filter(pk__in=run_ids)
-        .move(RunStatus.EXPIRED, expired_at=FromNow(), **_final_values(RunStatus.EXPIRED))
+    changes = _unlocked(Run.objects.expired().filter(pk__in=run_ids)).move(
+        RunStatus.EXPIRED, expired_at=FromNow(), **_final_values(RunStatus.EXPIRED)
     )
     _finish_attempt(changes, RunStatus.EXPIRED)
     return [change.run_id for change in changes]
@@ -199,11 +195,11 @@ def expire(run_ids: Sequence[str]) -> list[str]:
 
 @transaction.atomic
 def reclaim(run_id: str) -> RunStatus | None:
-    """Take a run from a worker that is not heard of: back to the queue, or CRASHED after the last attempt. None:
+    """Take a run from a worker that is not heard of: back to the queue, or CRASHED after the last attempt.
 
-    Too late.
+    None when it was too late: somebody else has moved it.
     """
-    stalled = Run.objects.stalled().filter(pk=run_id)
+    stalled = _unlocked(Run.objects.stalled().filter(pk=run_id))
     error = RunError(
         "WorkerLost", "The worker that ran this attempt stopped without a word (killed, crashed or cut off)."
     )
@@ -222,21 +218,26 @@ def reclaim(run_id: str) -> RunStatus | None:
 def give_up(run_ids: Sequence[str], known_tasks: Collection[str]) -> list[str]:
     """End queued runs of tasks that nobody knows."""
     error = RunError("UnknownTask", "No worker knows this task: it is not defined in any installed app's tasks.py.")
-    changes = (
-        Run.objects.filter(pk__in=run_ids, status=RunStatus.QUEUED)
-        .exclude(task__in=known_tasks)
-        .move(RunStatus.SYSTEM_FAILURE, error=error.to_json(), **_final_values(RunStatus.SYSTEM_FAILURE))
+    unknown = Run.objects.filter(pk__in=run_ids, status=RunStatus.QUEUED).exclude(task__in=known_tasks)
+    changes = _unlocked(unknown).move(
+        RunStatus.SYSTEM_FAILURE, error=error.to_json(), **_final_values(RunStatus.SYSTEM_FAILURE)
     )
     _finish_attempt(changes, RunStatus.SYSTEM_FAILURE)
     return [change.run_id for change in changes]
 
 
-# -- what the moves share
-# -----------------------------------------------------------------------------------------------
+# -- what the moves share ---------------------------------------------------------------------------------------------
 
 
 def _leased(lease: Lease) -> RunQuerySet:
     return Run.objects.leased(lease.run_id, lease.attempt, lease.token)
+
+
+def _unlocked(runs: RunQuerySet) -> RunQuerySet:
+    """Those of the runs whose rows nobody else has locked, and now we have: what somebody keeps for long waits for its
+    turn, and the rest does not wait for it.
+    """
+    return runs.filter(pk__in=list(runs.select_for_update(skip_locked=True).values_list("pk", flat=True)))
 
 
 def _held(changes: list[Change], lease: Lease) -> list[Change]:

@@ -19,9 +19,8 @@ Convert = Callable[[RealtimeRun], RealtimeRun]
 
 @dataclass(frozen=True)
 class RunPage:
-    """Runs, newest first. `next`: cursor for `after`, when older runs follow. `previous`:
-
-    For `before`, when there are newer ones.
+    """Runs, newest first. `next`: cursor for `after`, when older runs follow; `previous`: for `before`, when newer
+    ones do.
     """
 
     data: list[RealtimeRun]

@@ -16,9 +16,8 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One change. `key` is literal, dots included, unless it begins with `$.`:
-
-    Then it is a path (`$.a.0.b`, `*` for every element).
+    """One change. `key` is literal, dots included, unless it begins with `$.`: then it is a path: `$.a.0.b`, `*` for
+    every element.
     """
 
     kind: Kind

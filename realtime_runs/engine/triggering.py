@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Generic
 
 from django.db import transaction
@@ -184,8 +183,9 @@ def _insert(rows: list[Run], requests: Sequence[Request], now: datetime) -> None
     bell.announce([Change(run.id, 1, 0, tuple(run.tag_names), run.batch_id) for run in rows])
     queued = [run.id for run in rows if run.status == RunStatus.QUEUED]
     if queued:
+        backend = get_backend()
         # robust: the rows are committed; a backend that cannot be reached must not make the trigger look failed.
-        transaction.on_commit(partial(get_backend().dispatch, queued), robust=True)
+        transaction.on_commit(lambda: backend.dispatch(queued), robust=True)
 
 
 def tag_runs(tags: dict[str, tuple[str, ...]]) -> None:

@@ -1,22 +1,28 @@
 """Waiting for child runs inside a task: the run is WAITING meanwhile, and its slot is free for others."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
-from realtime_runs.database import readers
+from realtime_runs.database import close_lost, read, readers
 from realtime_runs.engine import lifecycle, registry
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.engine.context import ActiveRun, active_run
 from realtime_runs.exceptions import ChildFailed, InvalidInput, RunStopped
-from realtime_runs.live.follow import RunFeed, Subscription
+from realtime_runs.live.feeds import RunFeed
+from realtime_runs.live.follow import Subscription
 from realtime_runs.live.reading import read_runs
 from realtime_runs.live.snapshot import O, RealtimeRun, RunError, typed
+
+logger = logging.getLogger("realtime_runs.engine")
+
+_RETRY_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,19 @@ def wait_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
     """Block until all runs are final. Raises RunStopped when this run is told to stop meanwhile."""
     with _waiting(active):
         _execute_inline(run_ids)
-        runs = _read(run_ids)
-        while unfinished := [run for run in runs if not run.is_completed]:
-            for _ in Subscription(RunFeed(unfinished[0].id), signal=active.context.signal, convert=_same):
-                pass
-            _check_signal(active)
-            runs = _read(run_ids)
+        while True:
+            try:
+                runs = read(_read, run_ids)
+                unfinished = [run.id for run in runs if not run.is_completed]
+                if not unfinished:
+                    break
+                for _ in Subscription(RunFeed(unfinished[0]), signal=active.context.signal, convert=_same):
+                    pass
+            except (OperationalError, InterfaceError) as error:
+                _log_loss(active, error)
+                active.context.signal.wait(_RETRY_SECONDS)
+            if active.context.signal.is_set():
+                raise RunStopped(active.run.id)
     return _results(runs, run_ids)
 
 
@@ -76,12 +89,23 @@ async def await_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult
         if get_backend().executes_inline:
             await sync_to_async(_execute_inline)(run_ids)
             return _results(await sync_to_async(_read)(run_ids), run_ids)
-        runs = await readers.run(_read, run_ids)
-        while unfinished := [run for run in runs if not run.is_completed]:
-            async for _ in Subscription(RunFeed(unfinished[0].id), convert=_same):
-                pass
-            runs = await readers.run(_read, run_ids)
+        while True:
+            try:
+                runs = await readers.run(_read, run_ids)
+                unfinished = [run.id for run in runs if not run.is_completed]
+                if not unfinished:
+                    break
+                async for _ in Subscription(RunFeed(unfinished[0]), convert=_same):
+                    pass
+            except (OperationalError, InterfaceError) as error:
+                _log_loss(active, error)
+                await asyncio.sleep(_RETRY_SECONDS)
     return _results(runs, run_ids)
+
+
+def _log_loss(active: ActiveRun, error: Exception) -> None:
+    # If it takes too long, the heartbeat gives the run up, and that ends the wait.
+    logger.warning("Run %s waits, and the database cannot be read; trying again: %s", active.run.id, error)
 
 
 def _same(run: RealtimeRun) -> RealtimeRun:
@@ -92,11 +116,6 @@ def _execute_inline(run_ids: Sequence[str]) -> None:
     # In a test that lives in a transaction nothing is ever committed, so nothing was dispatched.
     if get_backend().executes_inline:
         get_backend().dispatch(run_ids)
-
-
-def _check_signal(active: ActiveRun) -> None:
-    if active.context.signal.is_set():
-        raise RunStopped(active.run.id)
 
 
 def _read(run_ids: Sequence[str]) -> list[RealtimeRun]:
@@ -121,6 +140,8 @@ def _waiting(active: ActiveRun) -> Iterator[None]:
         yield
     finally:
         asyncio.run_coroutine_threadsafe(active.end_wait(), active.loop).result()
+        if not transaction.get_connection().in_atomic_block:
+            close_lost()  # a wait may be long
 
 
 @asynccontextmanager

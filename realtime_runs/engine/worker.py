@@ -60,14 +60,10 @@ class Worker:
         self._has_hooks = asyncio.Event()
         self._stopped = threading.Event()
 
-    # -- from other threads
-    # ---------------------------------------------------------------------------------------------
+    # -- from other threads -------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Begin to drain: no new runs. those that run get SHUTDOWN_GRACE_SECONDS.
-
-        What is left goes back to the queue.
-        """
+        """Begin to drain: no new runs; those that run get SHUTDOWN_GRACE_SECONDS; what is left is handed back."""
         self.is_draining = True
         if self._loop is not None:
             try:
@@ -79,8 +75,7 @@ class Worker:
         """Until the worker has stopped."""
         return self._stopped.wait(seconds)
 
-    # -- on the loop
-    # ----------------------------------------------------------------------------------------------------
+    # -- on the loop --------------------------------------------------------------------------------------------------
 
     async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` was called and everything is drained."""
@@ -118,6 +113,9 @@ class Worker:
             except Exception:
                 logger.warning("Could not look for work; trying again.", exc_info=True)
                 claimed = False
+                # Before the ORM calls of the next runs, which queue behind it: their connection may be lost too.
+                orm_calls = asyncio.create_task(sync_to_async(connections.close_all)())
+                orm_calls.add_done_callback(lambda call: call.cancelled() or call.exception())
             if not claimed:
                 try:
                     await asyncio.wait_for(self._wake.wait(), app_settings.POLL_SECONDS)
@@ -167,8 +165,7 @@ class Worker:
         # A little late rather than early: the database's clock decides, and has milliseconds on SQLite.
         asyncio.get_running_loop().call_later(seconds + 0.002, self._wake.set)
 
-    # -- hints and lost leases
-    # ------------------------------------------------------------------------------------------
+    # -- hints and lost leases ----------------------------------------------------------------------------------------
 
     def _hint_from_thread(self, run_ids: list[str]) -> None:
         if self._loop is not None:
@@ -211,8 +208,7 @@ class Worker:
         except RuntimeError:  # closed meanwhile
             logger.debug("A hint came after the worker had stopped.")
 
-    # -- what goes on beside
-    # --------------------------------------------------------------------------------------------
+    # -- what goes on beside ------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         while True:
@@ -244,8 +240,7 @@ class Worker:
             except TimeoutError:
                 continue
 
-    # -- the end
-    # --------------------------------------------------------------------------------------------------------
+    # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
         if self._executions:

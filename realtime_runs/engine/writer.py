@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from realtime_runs.conf import app_settings
-from realtime_runs.database import DatabaseThreads
+from realtime_runs.database import DatabaseThreads, note_loss
 from realtime_runs.engine import ledger
 from realtime_runs.exceptions import LeaseLost
 
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 _MOST_PER_COMMIT: Final = 200
 _FIRST_PAUSE_SECONDS: Final = 0.05
+# A row that somebody else keeps locked must not keep other runs from writing. Shorter than PostgreSQL's
+# deadlock_timeout (1 s), so that in a deadlock it is always us who give way and try again, and never a user's cancel.
+_LOCK_TIMEOUT: Final = "300ms"
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +85,8 @@ class GroupWriter:
                     return
             try:
                 results = self._commit(writes)
-            except Exception:
+            except Exception as error:
+                note_loss(error)
                 # One of them is bad, or a row is locked by somebody slow: none of the others may suffer.
                 for write in writes:
                     self._alone.submit(_write_alone, write)
@@ -93,9 +97,7 @@ class GroupWriter:
     def _commit(self, writes: list[_Write]) -> list[Any]:
         results: list[Any] = []
         with transaction.atomic(), ledger.opened():
-            if len(writes) > 1 and connection.vendor == "postgresql":
-                with connection.cursor() as cursor:
-                    cursor.execute("SET LOCAL lock_timeout = '1s'")
+            _limit_lock_waits()
             for write in writes:
                 try:
                     results.append(write.fn())
@@ -110,8 +112,10 @@ def _write_alone(write: _Write) -> None:
     while True:
         try:
             with transaction.atomic(), ledger.opened():
+                _limit_lock_waits()
                 result = write.fn()
         except (OperationalError, InterfaceError) as error:
+            note_loss(error)
             connection.close()
             if time.monotonic() + pause > until:
                 return _settle(write, error)
@@ -124,6 +128,12 @@ def _write_alone(write: _Write) -> None:
             return _settle(write, error)
         else:
             return _settle(write, result)
+
+
+def _limit_lock_waits() -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 
 
 def _settle(write: _Write, result: Any) -> None:

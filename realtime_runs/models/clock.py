@@ -42,10 +42,7 @@ class FromNow(Func):
 
 
 def database_now() -> datetime:
-    """The database's time as a value, for rows about to be inserted:
-
-    One value for many columns is cheaper than expressions.
-    """
+    """The database's time as a value, for rows about to be inserted: cheaper than one expression for each column."""
     if connection.vendor == "sqlite":
         return timezone.now()  # a library in this process: its clock is ours
     with connection.cursor() as cursor:

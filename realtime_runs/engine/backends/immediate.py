@@ -1,7 +1,4 @@
-"""For tests:
-
-Runs are executed where they are triggered, before `trigger` returns (after commit, when inside a transaction).
-"""
+"""For tests: runs are executed where they are triggered, before `trigger` returns, or at the commit."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
