@@ -1,5 +1,6 @@
 """Fixtures for tests with more than one thread or process. (`redis_url` comes from tests/services.py.)"""
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection, connections
 
@@ -30,6 +32,11 @@ def eventually(fn: Callable[[], Any], timeout: float = 10, interval: float = 0.0
             pytest.fail(f"{message or 'Did not come true'} within {timeout} s; last value: {value!r}")
         time.sleep(interval)
     return value
+
+
+def close_connection_of_event_loops() -> None:
+    """Of the thread in which asgiref calls sync code for all event loops. Before a test has it cut: others use it too."""
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 @pytest.fixture(name="eventually")

@@ -23,7 +23,7 @@ from realtime_runs.live.listeners import Listener, WorkListener
 from realtime_runs.live.loop import live_loop
 from realtime_runs.live.topics import WORK, run_topic, tag_topic
 from realtime_runs.models import Run
-from tests.conftest import eventually
+from tests.conftest import close_connection_of_event_loops, eventually
 from tests.test_follow import HOUR, Reader, everybody_left, later, later_in_batch, restart_hub, touch
 
 # Emptying only our own tables after each test takes half the time.
@@ -551,6 +551,7 @@ def test_what_a_look_has_found_is_read_again_when_the_read_failed(monkeypatch, f
 
 def end_all_connections() -> None:
     """As when PostgreSQL was restarted; only the connection of the test itself stays."""
+    close_connection_of_event_loops()
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -14,7 +14,7 @@ from django.db import connection, connections, transaction
 from realtime_runs import runs
 from realtime_runs.engine import lifecycle
 from realtime_runs.models import Attempt, Run
-from tests.conftest import Process, eventually
+from tests.conftest import Process, close_connection_of_event_loops, eventually
 from tests.faults.conftest import Fleet, Work, history
 from tests.tasks import f_gate, f_gate_deaf, f_note, f_note_sync, f_orm, f_orm_sync, f_waiting, f_waiting_sync
 
@@ -123,6 +123,7 @@ def database_away(seconds: float) -> Iterator[None]:
     """Everybody is thrown out, and nobody let in for a while: as a restart looks from outside."""
     name = connection.settings_dict["NAME"]
     connections.close_all()
+    close_connection_of_event_loops()
     parameters = {**connection.get_connection_params(), "dbname": "postgres"}
     wanted = ("host", "port", "user", "password", "dbname")
     with psycopg.connect(autocommit=True, **{key: parameters[key] for key in wanted if key in parameters}) as admin:
