@@ -31,6 +31,22 @@ SAMPLES = [
         "Goes through a list of items and says which one it is at.",
         {"items": ["Ada", "Barbara", "Edsger", "Grace", "Leslie", "Margaret", "Tony"], "delayMs": 600},
     ),
+    Sample(
+        "summarise-file",
+        "Streams a text paragraph by paragraph, then picks the sentences that say most about it.",
+        {"file": "docs/explanation/how-it-works.md", "sentences": 5, "delayMs": 300},
+    ),
+    Sample(
+        "stream-text",
+        "Streams a text word by word, as a language model would.",
+        {"text": "The quick brown fox jumps over the lazy dog.", "delayMs": 300},
+    ),
+    Sample("multi-stream", "Writes three streams in turn.", {"count": 10, "delayMs": 300}),
+    Sample(
+        "wait-approval",
+        "Waits for a record of its input stream `approval`, at most a minute.",
+        {"mode": "input", "timeoutSeconds": 60},
+    ),
     Sample("slow", "Sleeps. Cancel it and it wakes at once.", {"seconds": 20}),
     Sample("echo", "Gives its payload back.", {"hello": "world"}),
     Sample("fail", "Raises an exception.", {"message": "boom"}),

@@ -4,13 +4,18 @@ None is tried again after a failure, so that a failure can be seen. Payload fiel
 """
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from project import airports
-from realtime_runs import metadata
+from project import airports, summary
+from realtime_runs import metadata, streams, wait
 from realtime_runs.tasks import RunContext, task
+
+ai_output = streams.define("ai-output", str)
+text_stream = streams.define("text", str)
+approval = streams.input("approval")
 
 
 def shortest(number: float) -> int | float:
@@ -66,6 +71,97 @@ async def progress_task(payload: ProgressRequest) -> dict[str, int]:
         await asyncio.sleep(payload.delay_ms / 1000)
     metadata.set("status", "completed")
     return {"processed": total}
+
+
+class TextRequest(Payload):
+    text: str
+    delay_ms: Milliseconds = Field(20, alias="delayMs")
+
+
+@task(id="stream-text", max_attempts=1)
+async def stream_text(payload: TextRequest) -> dict[str, int]:
+    """Streams the text word by word, as a language model would."""
+    words = payload.text.split()
+    for word in words:
+        await ai_output.aappend(word)
+        await asyncio.sleep(payload.delay_ms / 1000)
+    return {"chunks": len(words)}
+
+
+class StreamsRequest(Payload):
+    count: int = Field(3, ge=0, le=10_000)
+    delay_ms: Milliseconds = Field(20, alias="delayMs")
+
+
+@task(id="multi-stream", max_attempts=1)
+async def multi_stream(payload: StreamsRequest | None = None) -> dict[str, Any]:
+    """Writes three streams in turn."""
+    request = payload or StreamsRequest()
+    for number in range(request.count):
+        await ai_output.aappend(f"token-{number}")
+        await streams.aappend("progress", {"step": number + 1, "total": request.count})
+        await streams.aappend("default", f"default-{number}")
+        await asyncio.sleep(request.delay_ms / 1000)
+    return {"streams": ["ai-output", "progress", "default"], "count": request.count}
+
+
+class WaitRequest(Payload):
+    mode: Literal["input", "token"] = "input"
+    token_id: str | None = Field(None, alias="tokenId")
+    timeout_seconds: Annotated[Number, Field(ge=0, le=86_400, alias="timeoutSeconds")] = 60
+
+    @model_validator(mode="after")
+    def has_token(self) -> Self:
+        if self.mode == "token" and not self.token_id:
+            raise ValueError('mode "token" needs a tokenId')
+        return self
+
+
+@task(id="wait-approval", max_attempts=1)
+async def wait_approval(payload: WaitRequest | None = None) -> dict[str, Any]:
+    """Waits for an approval: a record of the input stream `approval`, or the completion of a wait token."""
+    request = payload or WaitRequest()
+    metadata.set("waitingFor", request.mode)
+    try:
+        if request.token_id and request.mode == "token":
+            async with asyncio.timeout(request.timeout_seconds):
+                return {"approval": (await wait.afor_token(request.token_id)).unwrap()}
+        return {"approval": await approval.await_(timeout=request.timeout_seconds)}
+    except TimeoutError:
+        return {"approval": None, "timedOut": True}
+
+
+def summarisable(name: str) -> str:
+    # Comparing with what is there leaves no room for a path that leads elsewhere.
+    if name not in summary.names():
+        raise ValueError("not a text of this repository; take README.md, LICENSE or a page such as docs/tutorial.md")
+    return name
+
+
+class SummaryRequest(Payload):
+    file: Annotated[str, AfterValidator(summarisable)] = "docs/explanation/how-it-works.md"
+    sentences: int = Field(5, ge=1, le=100)
+    delay_ms: Milliseconds = Field(100, alias="delayMs")  # after each paragraph, for the eye
+
+
+@task(id="summarise-file", max_attempts=1)
+async def summarise_file(payload: SummaryRequest | None = None) -> summary.Summary:
+    """Streams a text paragraph by paragraph, and gives those of its sentences that say most about it."""
+    request = payload or SummaryRequest()
+    metadata.set("status", f"Reading {request.file}")
+    text = (summary.ROOT / request.file).read_text(encoding="utf-8")
+    pieces = summary.paragraphs(text)
+
+    async def reading() -> AsyncIterator[str]:
+        for current, piece in enumerate(pieces, 1):
+            yield piece
+            metadata.set("progress", progress(current, len(pieces)))
+            await asyncio.sleep(request.delay_ms / 1000)
+
+    read = [piece async for piece in text_stream.apipe(reading())]  # stored as they come, and seen here too
+    result = summary.summarise(request.file, "".join(read), request.sentences)
+    metadata.set("status", f"{min(request.sentences, result.sentences)} of {result.sentences} sentences")
+    return result
 
 
 class Stopped(Exception):

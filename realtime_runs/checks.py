@@ -16,7 +16,7 @@ from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.exceptions import InvalidOption
 
 _DURATIONS = {"IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION"}
-_MOST = {"MAX_ATTEMPTS": 1000, "MAX_TAG_LENGTH": 255}
+_MOST = {"MAX_ATTEMPTS": 1000, "MAX_TAG_LENGTH": 255, "MAX_STREAM_KEY_LENGTH": 255}
 _MAY_BE_ZERO = {"SHUTDOWN_GRACE_SECONDS", "METADATA_FLUSH_SECONDS", "BELL_SECONDS", "LINGER_SECONDS"}
 
 

@@ -29,11 +29,17 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "MAX_PAYLOAD_BYTES": 3 * 1024 * 1024,
     "MAX_OUTPUT_BYTES": 10 * 1024 * 1024,
     "MAX_METADATA_BYTES": 256 * 1024,
+    "MAX_CHUNK_BYTES": 512 * 1024,
+    "MAX_INPUT_BYTES": 1024 * 1024,
+    "MAX_STREAM_KEY_LENGTH": 255,
     "MAX_JSON_DEPTH": 100,
     "MAX_TAGS": 10,
     "MAX_TAG_LENGTH": 128,
     "MAX_BATCH_ITEMS": 1000,
     "MAX_IDEMPOTENCY_KEY_LENGTH": 2048,
+    # streams
+    "APPEND_BACKLOG_BYTES": 64 * 1024 * 1024,  # chunks of a process that wait for their commit; beyond, writers wait
+    "STREAM_TIMEOUT_SECONDS": 60,  # a reader that gets nothing for so long gives up
     # live
     "METADATA_FLUSH_SECONDS": 0.1,  # metadata set in a run is written at most so often
     "CHANNEL_LAYER": "default",  # alias in CHANNEL_LAYERS that carries bells between processes

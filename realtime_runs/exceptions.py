@@ -26,6 +26,10 @@ class BatchNotFound(NotFound):
     what = "Batch"
 
 
+class WaitTokenNotFound(NotFound):
+    what = "Wait token"
+
+
 class UnknownTask(NotFound):
     """No installed app defines a task with this id."""
 
@@ -53,6 +57,13 @@ class PayloadInvalid(InvalidInput):
 
 class OutputInvalid(RealtimeRunsError):
     """What the task returned does not fit its return annotation, or is not JSON."""
+
+
+class ChunkInvalid(InvalidInput):
+    """A chunk does not fit the type that its stream was defined with."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"The chunk does not fit stream {key!r}: {reason}")
 
 
 class NotJson(InvalidInput):
@@ -100,6 +111,58 @@ class RunStopped(RealtimeRunsError):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"Run {run_id} was told to stop.")
+
+
+class StreamClosed(RealtimeRunsError):
+    """The stream takes no more chunks: it was closed, or its run is over. `reason` says why; nothing was stored."""
+
+    def __init__(self, run_id: str, key: str, reason: str) -> None:
+        self.run_id = run_id
+        self.key = key
+        self.reason = reason
+        super().__init__(f"Stream {key!r} of run {run_id} is closed ({reason}) and takes no more chunks.")
+
+
+class PipeOverrun(RealtimeRunsError):
+    """A loop over a pipe began when more chunks had gone through it than are kept for one. All were stored."""
+
+    def __init__(self, kept: int) -> None:
+        super().__init__(f"More than {kept:,} chunks went through the pipe before this loop began; iterate at once.")
+
+
+class StreamTimeout(RealtimeRunsError, TimeoutError):
+    """A stream brought nothing for `seconds`. Reading on from `index` loses nothing."""
+
+    def __init__(self, run_id: str, key: str, seconds: float, index: int) -> None:
+        self.index = index
+        super().__init__(f"Stream {key!r} of run {run_id} brought nothing for {seconds:g} s; next would be {index}.")
+
+
+class StreamAborted(RealtimeRunsError):
+    """The `signal` of a reader was set. Reading on from `index` loses nothing."""
+
+    def __init__(self, run_id: str, key: str, index: int) -> None:
+        self.index = index
+        super().__init__(f"Reading stream {key!r} of run {run_id} was aborted; next would be {index}.")
+
+
+class StreamGap(RealtimeRunsError):
+    """The chunks before `first_index` are not kept any more. Read on from there."""
+
+    def __init__(self, run_id: str, key: str, index: int, first_index: int) -> None:
+        self.index = index
+        self.first_index = first_index
+        super().__init__(
+            f"Stream {key!r} of run {run_id} is kept from {first_index} on; {index} was removed. Read from there."
+        )
+
+
+class WaitTimeout(RealtimeRunsError, TimeoutError):
+    """What a task waited for did not come in time."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} did not come in time.")
 
 
 class NotInsideRun(RealtimeRunsError):

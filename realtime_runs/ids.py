@@ -33,5 +33,9 @@ def new_batch_id() -> str:
     return _new("batch_")
 
 
+def new_wait_token_id() -> str:
+    return _new("waitpoint_")
+
+
 def new_lease_token() -> str:
     return secrets.token_hex(8)

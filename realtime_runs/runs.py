@@ -21,9 +21,12 @@ from realtime_runs.engine.listing import RunPage, list_runs
 from realtime_runs.engine.options import TriggerOptions, check_tags
 from realtime_runs.engine.triggering import BatchHandle, Request, RunHandle
 from realtime_runs.exceptions import InvalidOption, InvalidTransition, PollTimeout, RunNotFound
+from realtime_runs.live.closing import Signal
 from realtime_runs.live.feeds import BatchFeed, RunFeed, TagFeed
-from realtime_runs.live.follow import Signal, Subscription
+from realtime_runs.live.follow import Subscription
 from realtime_runs.live.snapshot import O, P, RealtimeRun, RunError, snapshot, typed
+from realtime_runs.live.stream_follow import StreamRestarted
+from realtime_runs.live.with_streams import RunUpdate, StreamChunk, StreamSubscription
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 
@@ -33,6 +36,10 @@ __all__ = [
     "RunError",
     "RunPage",
     "RunStatus",
+    "RunUpdate",
+    "StreamChunk",
+    "StreamRestarted",
+    "StreamSubscription",
     "Subscription",
     "aadd_tags",
     "acancel",

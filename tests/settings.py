@@ -9,6 +9,7 @@ from pathlib import Path
 from project.settings import *  # noqa: F403 - settings are module globals, and these are the project's
 from project.settings import DATABASES, INSTALLED_APPS, REALTIME_RUNS
 
+ROOT_URLCONF = "tests.urls"
 # Daphne's app only replaces `runserver`, and is a third of what it takes to start one of the many processes.
 INSTALLED_APPS = [app for app in [*INSTALLED_APPS, "tests"] if app != "daphne" or "runserver" in sys.argv]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 from realtime_runs import metadata
 from realtime_runs.tasks import AbortRun, Retry, RunContext, current_run, task
 from tests.tasks_faults import *  # noqa: F403
+from tests.tasks_inputs import *  # noqa: F403
 from tests.tasks_live import *  # noqa: F403
+from tests.tasks_pipes import *  # noqa: F403
 
 
 class Order(BaseModel):

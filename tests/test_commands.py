@@ -17,12 +17,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, OutputWrapper
 from django.utils import timezone
 
-from realtime_runs import batch, runs, tasks
+from realtime_runs import batch, runs, streams, tasks
+from realtime_runs.management.chunk_text import ChunkText
 from realtime_runs.management.live_line import LiveLine
-from realtime_runs.management.output import printable, seconds
+from realtime_runs.management.output import printable, restart_fields, seconds
 from realtime_runs.management.progress import Progress, read_progress
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
+from realtime_runs.streams import StreamRestarted
 from tests.conftest import EMBEDDED, ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -45,9 +47,10 @@ def json_lines(text):
 
 
 @pytest.fixture
-def working(worker, server_env):
-    """A worker in another process, which does what commands in further processes trigger."""
+def working(worker, server_env, settings):
+    """A worker in another process, which does what this one and commands in further processes trigger."""
     server_env["REALTIME_RUNS_BACKEND"] = EMBEDDED
+    settings.REALTIME_RUNS = settings.REALTIME_RUNS | {"BACKEND": EMBEDDED}
     return worker()
 
 
@@ -220,6 +223,149 @@ def test_a_terminal_gets_the_traceback_of_a_failed_run():
         call_command("runs_trigger", "fail", '{"message": "bang"}', "--follow", stdout=out)
     assert "Traceback (most recent call last):\n" in out.getvalue()
     assert "RuntimeError: bang\n" in out.getvalue()
+
+
+# streams
+
+
+def test_following_with_streams_writes_a_line_per_chunk_too():
+    lines = json_lines(command("runs_trigger", "multi-stream", '{"count": 2, "delayMs": 0}', "--streams"))
+    found = [(line["stream"], line["index"], line["chunk"]) for line in lines if "stream" in line]
+    assert sorted(found, key=str) == [
+        ("ai-output", 0, "token-0"),
+        ("ai-output", 1, "token-1"),
+        ("default", 0, "default-0"),
+        ("default", 1, "default-1"),
+        ("progress", 0, {"step": 1, "total": 2}),
+        ("progress", 1, {"step": 2, "total": 2}),
+    ]
+    updates = [line for line in lines if "stream" not in line]
+    assert updates[-1]["output"]["count"] == 2
+    assert {line["id"] for line in lines} == {Run.objects.get().pk}
+
+
+def test_following_with_streams_ends_as_without():
+    with pytest.raises(CommandError, match="is FAILED: boom") as caught:
+        command("runs_trigger", "fail", "{}", "--follow", "--streams")
+    assert caught.value.returncode == 1
+
+
+def test_a_terminal_gets_the_words_of_a_stream_as_they_come(working, on_terminal):
+    payload = json.dumps({"text": "the quick \x1b[2J brown fox", "delayMs": 700})
+    terminal = on_terminal("runs_trigger", "stream-text", payload, "--streams")
+    terminal.read_until("ai-output: the")
+    assert "fox" not in terminal.text
+    assert terminal.end() == 0
+    assert "ai-output: the quick \ufffd[2J brown fox\r\n" in terminal.text
+    assert "stream-text  COMPLETED" in terminal.text
+    assert json.loads(terminal.text[terminal.text.index("{") :]) == {"chunks": 5}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text"),
+    [
+        ([("a", "one"), ("a", "two")], "a: one two\n"),
+        ([("a", "str"), ("a", "ing"), ("a", " is"), ("a", "n't")], "a: str ing isn't\n"),
+        ([("a", "one\n"), ("a", "two\nthree")], "a: one\na: two\na: three\n"),
+        ([("a", "one"), ("b", "two"), ("a", "three")], "a: one\nb: two\na: three\n"),
+        ([("a", "one"), ("a", {"é": [1]}), ("a", None)], 'a: one\na: {"é": [1]}\na: null\n'),
+        ([("a", ""), ("a", "x\r\ny\tz")], "a: x\na: y    z\n"),
+        ([("a\n", "\x1b[2J\r\x07\u202e\u2028\x9b")], "a�: �[2J" + "�" * 5 + "\n"),
+        ([("a", {"\x1b": "\x9b"})], 'a: {"\\u001b": "�"}\n'),
+        ([], ""),
+    ],
+)
+def test_chunks_are_written_for_people(chunks, text):
+    out = io.StringIO()
+    shown = ChunkText(OutputWrapper(out), labelled=True)
+    for stream, chunk in chunks:
+        shown.show(stream, chunk)
+    shown.end_line()
+    assert out.getvalue() == text
+
+
+# runs_tail
+
+
+@pytest.fixture
+def written_run():
+    """A completed run with the streams ai-output, progress and default."""
+    return tasks.trigger("multi-stream", {"count": 3, "delayMs": 0}).id
+
+
+def test_tail_writes_a_line_per_chunk_from_an_index_on(written_run):
+    lines = json_lines(command("runs_tail", written_run, "progress", "--from", "1"))
+    assert [(line["index"], line["chunk"], line["attempt"]) for line in lines] == [
+        (1, {"step": 2, "total": 3}, 1),
+        (2, {"step": 3, "total": 3}, 1),
+    ]
+    assert {(line["id"], line["stream"]) for line in lines} == {(written_run, "progress")}
+
+
+def test_tail_shows_the_default_stream_and_on_a_terminal_only_its_text(written_run):
+    assert command("runs_tail", written_run, terminal=True) == "default-0 default-1 default-2\n"
+
+
+def test_tail_follows_until_the_stream_ends(working, on_terminal):
+    handle = tasks.trigger("stream-text", {"text": "one two three", "delayMs": 700})
+    terminal = on_terminal("runs_tail", handle.id, "ai-output")  # it need not be there yet
+    terminal.read_until("one")
+    assert "three" not in terminal.text
+    assert terminal.end() == 0
+    assert terminal.text.endswith("one two three\r\n")
+
+
+def test_a_new_attempt_that_begins_a_stream_anew_is_told():
+    restarted, out = StreamRestarted("run_1", "draft", 2, 1), io.StringIO()
+    text = ChunkText(OutputWrapper(out), labelled=False)
+    text.show("draft", "first")
+    text.show_restart(restarted)
+    text.show("draft", "second")
+    text.end_line()
+    assert out.getvalue() == "first\n--- attempt 2 begins anew ---\nsecond\n"
+    assert restart_fields(restarted) == {"id": "run_1", "stream": "draft", "index": 1, "restartedBy": 2}
+
+
+def test_tail_of_a_stream_that_is_not_there_names_the_others(written_run):
+    with pytest.raises(CommandError, match="has no stream 'nope', but ai-output, progress, default") as caught:
+        command("runs_tail", written_run, "nope")
+    assert caught.value.returncode == 2
+    with pytest.raises(CommandError, match="has no stream 'default' and no other"):
+        command("runs_tail", tasks.trigger("echo", 1).id)
+
+
+def test_tail_of_an_unknown_run_exits_2():
+    with pytest.raises(CommandError, match="Run 'run_missing' does not exist") as caught:
+        command("runs_tail", "run_missing")
+    assert caught.value.returncode == 2
+
+
+def test_tail_of_a_stream_that_ended_early_exits_1(three_runs):
+    delayed = three_runs[2]
+    streams.append("log", "begun", target=delayed)
+    runs.cancel(delayed)
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=f"Stream 'log' of run {delayed} ended early: canceled") as caught:
+        call_command("runs_tail", delayed, "log", stdout=out)
+    assert caught.value.returncode == 1
+    assert [line["chunk"] for line in json_lines(out.getvalue())] == ["begun"]
+
+
+@pytest.mark.parametrize("start", ["-1", "x"])
+def test_tail_refuses_what_is_no_index(written_run, start):
+    with pytest.raises(CommandError, match="argument --from"):
+        command("runs_tail", written_run, f"--from={start}")
+
+
+def test_ctrl_c_leaves_a_tail_quietly(working, on_terminal):
+    handle = tasks.trigger("stream-text", {"text": "one two", "delayMs": 60_000})
+    terminal = on_terminal("runs_tail", handle.id, "ai-output")
+    terminal.read_until("one")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert terminal.text.endswith("one\r\n")
+    assert not runs.retrieve(handle).is_completed
+    runs.cancel(handle)
 
 
 def test_ctrl_c_leaves_the_run_alone_and_says_so(working, on_terminal):

@@ -13,15 +13,16 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
-from project import airports
+from project import airports, summary
 from project.forms import SAMPLES
 from project.management.commands.demo import check_port, prepare_login
 from project.presentation import LONGEST_TEXT, showable
-from realtime_runs import packets, runs, tasks
-from realtime_runs.exceptions import PayloadInvalid
+from realtime_runs import packets, runs, streams, tasks, wait
+from realtime_runs.exceptions import NotJson, PayloadInvalid
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 from tests.conftest import EMBEDDED
@@ -171,6 +172,10 @@ def test_import_airports_reads_nothing_outside_its_folder(name):
         ("slow", {"seconds": 0.01}, {"slept": 0.01}),
         ("progress-task", {"items": ["a", "b", "c"], "delayMs": 0}, {"processed": 3}),
         ("progress-task", {"items": []}, {"processed": 0}),
+        ("stream-text", {"text": " the quick\nfox ", "delayMs": 0}, {"chunks": 3}),
+        ("stream-text", {"text": ""}, {"chunks": 0}),
+        ("multi-stream", {"count": 2, "delayMs": 0}, {"streams": ["ai-output", "progress", "default"], "count": 2}),
+        ("wait-approval", {"timeoutSeconds": 0}, {"approval": None, "timedOut": True}),
     ],
 )
 def test_demo_tasks_give_exactly_this_output(task, payload, output):
@@ -192,6 +197,135 @@ def test_progress_task_ends_with_the_last_item_and_status_completed():
     run = runs.retrieve(tasks.trigger("progress-task", {"items": ["a", "b", "c"], "delayMs": 0}).id)
     progress = {"current": 3, "total": 3, "percentage": 100, "currentItem": "c"}
     assert run.metadata == {"progress": progress, "status": "completed"}
+
+
+def chunks(run_id, key):
+    return [*streams.read(run_id, key)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stream_text_writes_a_chunk_a_word():
+    handle = tasks.trigger("stream-text", {"text": " the quick\nfox ", "delayMs": 0})
+    assert chunks(handle, "ai-output") == ["the", "quick", "fox"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_multi_stream_writes_three_streams():
+    handle = tasks.trigger("multi-stream", {"count": 2, "delayMs": 0})
+    assert runs.retrieve(handle).realtime_streams == ("ai-output", "progress", "default")
+    assert chunks(handle, "ai-output") == ["token-0", "token-1"]
+    assert chunks(handle, "progress") == [{"step": 1, "total": 2}, {"step": 2, "total": 2}]
+    assert chunks(handle, "default") == ["default-0", "default-1"]
+
+
+APPROVAL = {"approved": True, "by": ["Ada", None]}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wait_approval_takes_what_was_sent_before_it_began():
+    with transaction.atomic():
+        handle = tasks.trigger("wait-approval")
+        streams.input("approval").send(handle, APPROVAL)
+    run = runs.retrieve(handle)
+    assert output_of(run) == {"approval": APPROVAL}
+    assert run.metadata == {"waitingFor": "input"}
+    assert run.realtime_streams == ()
+
+
+@pytest.mark.parametrize("mode", ["input", "token"])
+def test_wait_approval_goes_on_when_somebody_approves(working, eventually, mode):
+    working()
+    token = wait.create_token()
+    handle = tasks.trigger("wait-approval", {"mode": mode, "tokenId": token.id})
+    eventually(lambda: runs.retrieve(handle).is_waiting)
+    assert runs.retrieve(handle).metadata == {"waitingFor": mode}
+    if mode == "input":
+        streams.input("approval").send(handle, APPROVAL)
+    else:
+        wait.complete_token(token, APPROVAL)
+    assert output_of(runs.poll(handle, interval=0.05, timeout=20)) == {"approval": APPROVAL}
+
+
+def test_wait_approval_gives_up_on_a_token_after_its_own_time(working):
+    working()
+    handle = tasks.trigger(
+        "wait-approval", {"mode": "token", "tokenId": wait.create_token(timeout="1h").id, "timeoutSeconds": 0.2}
+    )
+    assert output_of(runs.poll(handle, interval=0.05, timeout=20)) == {"approval": None, "timedOut": True}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wait_approval_for_a_token_needs_one():
+    with pytest.raises(PayloadInvalid, match='mode "token" needs a tokenId'):
+        tasks.trigger("wait-approval", {"mode": "token"})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("file", ["LICENSE", "docs/explanation/how-it-works.md"])
+def test_summarise_file_streams_the_whole_file_and_picks_some_of_its_sentences(file):
+    handle = tasks.trigger("summarise-file", {"file": file, "sentences": 2, "delayMs": 0})
+    run = runs.retrieve(handle)
+    assert run.status == RunStatus.COMPLETED, run.error
+    pieces, text = chunks(handle, "text"), (summary.ROOT / file).read_text(encoding="utf-8")
+    assert len(pieces) > 3
+    assert "".join(pieces) == text
+    assert run.metadata["progress"] == {"current": len(pieces), "total": len(pieces), "percentage": 100}
+    output = output_of(run)
+    assert output["summary"].count(".") == 2
+    assert all(sentence in " ".join(summary.sentences(text)) for sentence in output["summary"].split(". "))
+    assert run.metadata["status"] == f"2 of {output['sentences']} sentences"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "name", ["../main.txt", "/etc/passwd", "docs/../README.md", "./README.md", "project/settings.py", "docs", "", "\0"]
+)
+def test_summarise_file_reads_nothing_but_the_texts_of_the_repository(name):
+    with pytest.raises((PayloadInvalid, NotJson), match=r"not a text of this repository; take README\.md|U\+0000"):
+        tasks.trigger("summarise-file", {"file": name})
+    assert not Run.objects.exists()
+
+
+MARKDOWN = """# Tea. And more
+
+Tea is **made** of leaves, [say the books](books.md). Is it hot?
+Yes `always`.
+
+| Tea. | Cup. |
+
+```python
+tea = "Not prose."
+```
+
+1. First the pot is warmed with
+   boiling water.
+- Then wait.
+"""
+
+
+def test_sentences_are_found_in_prose_only():
+    assert list(summary.sentences(MARKDOWN)) == [
+        "Tea is made of leaves, say the books.",
+        "Is it hot?",
+        "Yes always.",
+        "First the pot is warmed with boiling water.",
+        "Then wait.",
+    ]
+    assert "".join(summary.paragraphs(MARKDOWN)) == MARKDOWN
+
+
+def test_a_summary_has_the_weightiest_sentences_in_their_order():
+    text = (
+        "Kettles boil water for tea every single morning before breakfast starts. "
+        "Somebody painted another fence green yesterday afternoon. "
+        "Kettles boil water, water makes tea, tea needs kettles. Yes."
+    )
+    found = summary.summarise("tea.md", text, 2)
+    assert (found.sentences, found.words) == (4, 28)
+    assert found.summary.startswith("Kettles boil water for tea every")
+    assert found.summary.endswith("tea needs kettles.")
+    assert summary.summarise("tea.md", text, 1).summary == "Kettles boil water, water makes tea, tea needs kettles."
+    assert summary.summarise("empty.md", "", 2).summary == ""
 
 
 def test_progress_task_shows_how_far_it_is_while_it_runs(working):

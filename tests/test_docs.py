@@ -2,7 +2,8 @@
 
 A python block runs in the namespace of its page, in order, and `expression  # → value` must give that value. A comment
 above a block says what else it is: `<!-- not executed: reason -->`, or for the pages that build a project of their own
-`<!-- file: path -->`, `<!-- append: path -->` and `<!-- shell -->`.
+`<!-- file: path -->`, `<!-- append: path -->` and `<!-- shell -->`. `<!-- with a worker -->` in a page gives it a worker
+that executes runs beside the examples; on other pages runs are over when `trigger` returns.
 """
 
 import ast
@@ -17,6 +18,7 @@ import types
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,14 @@ from django.core.management import BaseCommand, get_commands, load_command_class
 from django.test import override_settings
 
 import realtime_runs
-from realtime_runs import batch, runs, tasks
+from realtime_runs import batch, runs, streams, tasks, wait
 from realtime_runs import checks as our_checks
 from realtime_runs import exceptions as our_exceptions
 from realtime_runs.conf import DEFAULTS
 from realtime_runs.engine import registry
-from tests.conftest import ROOT
+from realtime_runs.live.closing import Closable
+from tests.conftest import EMBEDDED, ROOT
+from tests.in_process import worker_in_thread
 from tests.services import free_port
 
 README = ROOT / "README.md"
@@ -42,6 +46,7 @@ REFERENCE = DOCS / "reference"
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (not executed|file|append|shell)(?:: ([^\n]+))? -->\s*\Z")
+WITH_WORKER = "<!-- with a worker -->"
 EXPECTED = re.compile(r"# → (.*)$")
 FIRST_CELL = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
@@ -131,12 +136,16 @@ def run_statement(code: types.CodeType, namespace: dict[str, Any]) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("no_new_tasks")
 @pytest.mark.parametrize("path", [path for path in PAGES if examples(path)], ids=page_id)
-def test_examples_of_a_page_run_in_order_and_give_what_they_say(path, monkeypatch):
+def test_examples_of_a_page_run_in_order_and_give_what_they_say(path, monkeypatch, settings):
     # A real module: pydantic and dataclasses look up names where a class says that it is from.
     module = types.ModuleType(f"docs_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for block in examples(path):
-        execute(block, vars(module), page_id(path))
+    has_worker = WITH_WORKER in path.read_text(encoding="utf-8")
+    if has_worker:
+        settings.REALTIME_RUNS = settings.REALTIME_RUNS | {"BACKEND": EMBEDDED}
+    with worker_in_thread() if has_worker else nullcontext():
+        for block in examples(path):
+            execute(block, vars(module), page_id(path))
     with override_settings(REALTIME_RUNS=vars(module).get("REALTIME_RUNS", {})):
         assert our_checks.check_settings(None) == []
         assert our_checks.check_backend(None) == []
@@ -269,7 +278,10 @@ def options_of(command: BaseCommand) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
 
 
-@pytest.mark.parametrize("name", ["tasks", "runs", "batch", "metadata", "tags", "testing"])
+MODULES = ["tasks", "runs", "streams", "wait", "batch", "metadata", "tags", "testing"]
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_each_public_name_of_a_module_is_in_the_api_reference(name):
     module = importlib.import_module(f"realtime_runs.{name}")
     assert sorted(documented(REFERENCE / "api.md", f"realtime_runs.{name}")) == sorted(module.__all__)
@@ -283,8 +295,9 @@ def test_each_exception_is_in_the_api_reference():
 
 
 def public_members(cls: type) -> set[str]:
-    inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
-    own = set(vars(cls)) | set(getattr(cls, "__dataclass_fields__", ()))
+    ours = [base for base in cls.__mro__ if base is cls or issubclass(base, Closable)]  # readers share what they are
+    inherited = {name for base in cls.__mro__ if base not in ours for name in vars(base)}
+    own = {name for base in ours for name in vars(base)} | set(getattr(cls, "__dataclass_fields__", ()))
     return {name for name in own - inherited if not name.startswith("_")}
 
 
@@ -298,6 +311,19 @@ CLASSES = [
     runs.RunError,
     runs.RunPage,
     runs.Subscription,
+    runs.StreamSubscription,
+    runs.RunUpdate,
+    runs.StreamChunk,
+    streams.Stream,
+    streams.StreamReader,
+    streams.StreamRecord,
+    streams.StreamRestarted,
+    streams.StreamWriter,
+    streams.InputStream,
+    streams.InputHandling,
+    wait.WaitToken,
+    wait.WaitResult,
+    wait.WaitTokenPage,
     batch.BatchState,
 ]
 
@@ -318,7 +344,7 @@ def test_each_trigger_option_is_in_the_api_reference():
 
 def test_each_part_of_the_api_reference_is_compared():
     headings = set(re.findall(r"^#{2,3} (.+)$", (REFERENCE / "api.md").read_text(), re.MULTILINE))
-    modules = {f"realtime_runs.{name}" for name in ("tasks", "runs", "batch", "metadata", "tags", "testing")}
+    modules = {f"realtime_runs.{name}" for name in MODULES}
     others = {"realtime_runs.exceptions", "realtime_runs.routing", "Task", "TriggerOptions"}
     assert headings == modules | others | {cls.__name__ for cls in CLASSES}
 

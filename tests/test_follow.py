@@ -421,13 +421,13 @@ def test_close_reaches_a_loop_that_is_just_starting(follow_by):
     """Between its look whether it is closed and its entry in the list of those to be told."""
     subscription = runs.subscribe_to_run(later())
 
-    class ClosedInBetween(type(subscription._followers)):
+    class ClosedInBetween(type(subscription._listeners)):
         def add(self, follower: Any) -> None:
             threading.Thread(target=subscription.close).start()
             time.sleep(0.1)  # it may close now, or may have to wait for us
             super().add(follower)
 
-    subscription._followers = ClosedInBetween()
+    subscription._listeners = ClosedInBetween()
     follow_by(subscription).ended()
 
 
@@ -533,9 +533,9 @@ def test_close_from_another_task_ends_an_async_loop():
     async def read() -> list[int]:
         seen = []
         subscription = runs.subscribe_to_run(run_id)
-        asyncio.get_running_loop().call_later(0.05, subscription.close)
         async for run in subscription:
             seen.append(run.version)
+            asyncio.get_running_loop().call_later(0.05, subscription.close)
         return seen
 
     assert asyncio.run(read()) == [1]

@@ -7,7 +7,7 @@ import pytest
 
 from realtime_runs.live import listeners
 from realtime_runs.live.feeds import RunFeed, TagFeed
-from realtime_runs.live.follow import Follower
+from realtime_runs.live.follower import Follower
 from realtime_runs.live.listeners import Listener
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.live.topics import run_topic

@@ -16,7 +16,19 @@ from realtime_runs.engine import hooks, idempotency, lifecycle, retention
 from realtime_runs.engine.context import Lease
 from realtime_runs.engine.options import hash_key
 from realtime_runs.live import reading
-from realtime_runs.models import Attempt, Batch, IdempotencyClaim, Run, RunEvent, RunTag, Tag
+from realtime_runs.models import (
+    Attempt,
+    Batch,
+    IdempotencyClaim,
+    Run,
+    RunEvent,
+    RunTag,
+    Stream,
+    StreamChunk,
+    Tag,
+    WaitToken,
+)
+from realtime_runs.models.wait_token import WaitTokenTag
 from realtime_runs.statuses import RunStatus
 
 pytestmark = pytest.mark.django_db
@@ -330,6 +342,19 @@ def attempt(**values):
     return Attempt(**{"run_id": run_id(1), "number": 1, "worker": "w", "started_at": RIGHT_NOW, **values})
 
 
+def stream(**values):
+    return Stream(**{"pk": 1, "run_id": run_id(1), "kind": "output", "key": "k", "created_at": RIGHT_NOW, **values})
+
+
+def chunk(**values):
+    given = {"stream_id": 1, "index": 0, "data": b"1", "producer": "p", "sequence": 0, "created_at": RIGHT_NOW}
+    return StreamChunk(**given | values)
+
+
+def token(**values):
+    return WaitToken(**{"created_at": RIGHT_NOW, "timeout_at": RIGHT_NOW, **values})
+
+
 VIOLATIONS = [
     ("run_status_is_known", [Run(**QUEUED | {"status": "DONE"})]),
     ("run_is_finished_when_final", [Run(**QUEUED | {"status": "FAILED"})]),
@@ -342,6 +367,20 @@ VIOLATIONS = [
     ("run_tag_once", [RunTag(run_id=run_id(1), tag_id="t"), RunTag(run_id=run_id(1), tag_id="t")]),
     ("attempt_number_once_per_run", [attempt(), attempt()]),
     ("idempotency_key_once_per_task", [claim(), claim(run_id=run_id(2))]),
+    ("stream_once_per_run", [stream(), stream(pk=2)]),
+    ("stream_says_why_it_is_closed", [stream(closed_at=RIGHT_NOW)]),
+    ("stream_says_why_it_is_closed", [stream(end_reason="closed")]),
+    ("chunk_index_once_per_stream", [chunk(), chunk(sequence=1)]),
+    ("chunk_once_per_producer", [chunk(), chunk(index=1)]),
+    ("chunk_record_once", [chunk(record_id="r"), chunk(record_id="r", index=1, sequence=1)]),
+    ("wait_token_status_is_known", [token(status="DONE")]),
+    ("wait_token_completed_has_time", [token(status="COMPLETED")]),
+    ("wait_token_completed_has_time", [token(completed_at=RIGHT_NOW)]),
+    ("wait_token_key_once", [token(key_hash="h"), token(key_hash="h")]),
+    (
+        "wait_token_tag_once",
+        [token(pk="t"), WaitTokenTag(token_id="t", name="n"), WaitTokenTag(token_id="t", name="n")],
+    ),
 ]
 
 
@@ -354,6 +393,12 @@ def test_the_database_refuses_rows_that_must_not_be(many_runs, name, rows):
         "run_tag_once": "run_id",
         "attempt_number_once_per_run": "number",
         "idempotency_key_once_per_task": "key",
+        "stream_once_per_run": "key",
+        "chunk_index_once_per_stream": "index",
+        "chunk_once_per_producer": "sequence",
+        "chunk_record_once": "record_id",
+        "wait_token_key_once": "key_hash",
+        "wait_token_tag_once": "name",
     }
     # SQLite names the columns of a unique constraint instead of the constraint.
     with pytest.raises(IntegrityError, match=f"{name}|UNIQUE.*{columns.get(name, name)}"), transaction.atomic():

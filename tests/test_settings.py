@@ -101,6 +101,7 @@ WRONG = [
     *(("LEASE_SECONDS", float(value)) for value in ("nan", "inf")),
     ("MAX_ATTEMPTS", 1001),  # no run may have so many, so that every trigger would be refused
     ("MAX_TAG_LENGTH", 256),  # would not fit the column
+    ("MAX_STREAM_KEY_LENGTH", 256),
     *((name, value) for name in DURATIONS for value in ("soon", -1, None, True, "101 years")),
     *(("BACKEND", value) for value in (None, 5, ["a"])),
     *(("CHANNEL_LAYER", value) for value in (None, 5, ["a"])),

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -14,6 +14,7 @@ from realtime_runs.live.snapshot import RealtimeRun
 
 if TYPE_CHECKING:
     from realtime_runs.engine.buffer import MetadataBuffer
+    from realtime_runs.engine.pipes import AnyPipe
 
 T = TypeVar("T")
 
@@ -74,6 +75,8 @@ class ActiveRun:
     loop: asyncio.AbstractEventLoop
     begin_wait: Callable[[], Coroutine[Any, Any, None]]  # on the loop: WAITING, without slot, clock of max_duration off
     end_wait: Callable[[], Coroutine[Any, Any, None]]  # on the loop: EXECUTING again, once there is a slot
+    pipes: "list[AnyPipe[Any]]" = field(default_factory=list)  # all that it began
+    at_end: list[Callable[[], object]] = field(default_factory=list)  # called when the function has ended
 
     @property
     def run(self) -> RealtimeRun:
@@ -104,10 +107,15 @@ def current_run() -> RunContext:
     return active_run("current_run()").context
 
 
-def refuse_to_block(what: str, instead: str) -> None:
-    """Raise SynchronousOnlyOperation where an event loop runs, which a blocking call would stop."""
+def is_on_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return
-    raise SynchronousOnlyOperation(f"{what} blocks; use `{instead}` in async code.")
+        return False
+    return True
+
+
+def refuse_to_block(what: str, instead: str) -> None:
+    """Raise SynchronousOnlyOperation where an event loop runs, which a blocking call would stop."""
+    if is_on_event_loop():
+        raise SynchronousOnlyOperation(f"{what} blocks; use `{instead}` in async code.")

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from django.db import transaction
-
 from realtime_runs.engine.context import Lease
 from realtime_runs.engine.operations import Operation, apply
 from realtime_runs.engine.options import check_metadata_size, check_tags
@@ -15,9 +13,10 @@ from realtime_runs.live import bell
 from realtime_runs.models import Run
 from realtime_runs.models.run import RunQuerySet
 from realtime_runs.packets import encode_result
+from realtime_runs.turns import atomic
 
 
-@transaction.atomic
+@atomic()
 def edit_metadata(
     lease: Lease, operations: Mapping[str, Sequence[Operation]]
 ) -> tuple[dict[str, Any], InvalidInput | None]:
@@ -63,7 +62,7 @@ def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict
 
 def add_tags(run_id: str, tags: str | Iterable[str]) -> tuple[str, ...]:
     """Add tags to a run, in any status, and return all it has. Raises RunNotFound, or TooLarge: then none was added."""
-    with transaction.atomic():
+    with atomic():
         return _add_tags(Run.objects.filter(pk=run_id), tags, RunNotFound(run_id))
 
 

@@ -5,11 +5,11 @@ import contextvars
 import logging
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from realtime_runs.engine import lifecycle, registry
+from realtime_runs.engine import lifecycle, pipes, registry
 from realtime_runs.engine.buffer import MetadataBuffer
 from realtime_runs.engine.context import ActiveRun, Lease, RunContext, Slots, Writer, activate
 from realtime_runs.engine.definition import TaskDefinition
@@ -188,15 +188,29 @@ class Execution:
         context = contextvars.copy_context()
         context.run(activate, self._active)
         if self.task.is_async:
-            self._user_task = start(self.task.function(*args, **kwargs), context)
+            self._user_task = start(self._with_pipes(self.task.function(*args, **kwargs)), context)
         else:  # not in the same context: a thread that does not end would keep it, and the loop could not enter it
-            self._user_task = start(self._host.call_sync(lambda: context.run(self.task.function, *args, **kwargs)))
+            call = self._host.call_sync(lambda: context.run(self.task.function, *args, **kwargs))
+            self._user_task = start(self._with_pipes(call))
         if self._stop is not None and self.task.is_async:
             self._user_task.cancel()
         await asyncio.wait([self._user_task])
         result, error = result_of(self._user_task)
         if error is not None:
             raise error
+        return result
+
+    async def _with_pipes(self, call: Awaitable[Any]) -> Any:
+        """What the function has begun to pipe is a part of it."""
+        try:
+            result = await call
+            await pipes.drain(self._active.pipes)
+        except BaseException:
+            await pipes.stop(self._active.pipes)
+            raise
+        finally:
+            for end in self._active.at_end:
+                end()
         return result
 
     async def _write(self, write: Callable[[], None]) -> None:

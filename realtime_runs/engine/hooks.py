@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db import transaction
-
 from realtime_runs.engine import registry
 from realtime_runs.engine.definition import TaskDefinition, hook_after
 from realtime_runs.engine.outcome import outcome
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.models import FromNow, Run
+from realtime_runs.turns import atomic
 
 logger = logging.getLogger("realtime_runs.engine")
 
@@ -49,7 +48,7 @@ def due_hooks(task_ids: list[str], limit: int) -> list[str]:
     )
 
 
-@transaction.atomic
+@atomic()
 def claim_hook(run_id: str) -> Run | None:
     """The run, if its hook is ours to run; nobody else gets it within the next minutes."""
     if not Run.objects.with_hook_due().filter(pk=run_id).update(hook_at=FromNow(_TRY_AGAIN_AFTER)):

@@ -10,9 +10,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
+from realtime_runs.engine.appending import close_streams_of
 from realtime_runs.live import bell
 from realtime_runs.models import Attempt, Change, FromNow, RunEvent, database_now
-from realtime_runs.statuses import RunStatus
+from realtime_runs.statuses import FINAL, RunStatus
 
 
 @dataclass(slots=True)
@@ -20,6 +21,7 @@ class _Ledger:
     events: list[tuple[Change, RunStatus]] = field(default_factory=list)
     ended: dict[str, list[str]] = field(default_factory=dict)  # error text → ids of the runs whose attempt ended
     work: list[str] = field(default_factory=list)
+    final: dict[str, list[str]] = field(default_factory=dict)  # status → ids of the runs that ended with it
 
 
 _open: Final[ContextVar[_Ledger | None]] = ContextVar("realtime_runs_ledger", default=None)
@@ -48,8 +50,11 @@ def entered(changes: Sequence[Change], status: RunStatus) -> None:
     with opened():
         ledger = _current()
         ledger.events += [(change, status) for change in changes]
+        ids = [change.run_id for change in changes]
         if status == RunStatus.QUEUED:
-            ledger.work += [change.run_id for change in changes]
+            ledger.work += ids
+        if status in FINAL:
+            ledger.final.setdefault(status.lower(), []).extend(ids)
 
 
 def attempt_ended(changes: Sequence[Change], error: str = "") -> None:
@@ -72,6 +77,8 @@ def _current() -> _Ledger:
 
 
 def _write(ledger: _Ledger) -> None:
+    for reason, ids in ledger.final.items():
+        close_streams_of(ids, reason)
     for error, ids in ledger.ended.items():
         Attempt.objects.filter(run__in=ids, finished_at=None).update(finished_at=FromNow(), error=error)
     if ledger.events:

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from django.db import transaction
@@ -24,9 +25,11 @@ from realtime_runs.ids import new_lease_token
 from realtime_runs.live import bell
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Attempt, Change, FromNow, IdempotencyClaim, Run, database_now
-from realtime_runs.models.run import RunQuerySet
+from realtime_runs.models.returning import NUMBER_PLACE, Place, PreparedUpdate
+from realtime_runs.models.run import RunQuerySet, touched
 from realtime_runs.packets import Packet
 from realtime_runs.statuses import FINAL, FREES_IDEMPOTENCY_KEY, LEASED, RunStatus
+from realtime_runs.turns import atomic
 
 _UNLEASED: Final[dict[str, Any]] = {"lease_token": "", "lease_until": None}
 
@@ -39,7 +42,7 @@ def worker_name() -> str:
 # -- the worker's moves -----------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
+@atomic()
 def claim(task_ids: Collection[str], limit: int, *, run_ids: Collection[str] | None = None) -> list[Run]:
     """Take up to `limit` ready runs of these tasks: EXECUTING, with a lease. The rows, in the order of the queue."""
     ready = Run.objects.ready().filter(task__in=task_ids)
@@ -71,13 +74,19 @@ def claim(task_ids: Collection[str], limit: int, *, run_ids: Collection[str] | N
 
 
 def complete(lease: Lease, output: Packet) -> None:
-    changes = _leased(lease).move(
-        RunStatus.COMPLETED,
-        output=output.text,
-        output_type=output.type,
-        **_final_values(RunStatus.COMPLETED),
+    hooked = tuple(registry.with_hook_after(RunStatus.COMPLETED))
+    changes = _prepared_complete(transaction.get_connection().vendor, hooked).execute(
+        lease.attempt, run_id=lease.run_id, token=lease.token, output=output.text, output_type=output.type
     )
     _finish_attempt(_held(changes, lease), RunStatus.COMPLETED)
+
+
+@lru_cache
+def _prepared_complete(vendor: str, hooked: tuple[str, ...]) -> PreparedUpdate:
+    """Of all moves the one that every run makes. The arguments are what its statement depends on."""
+    runs = _leased(Lease(Place("run_id"), NUMBER_PLACE, Place("token"))).that_may_enter(RunStatus.COMPLETED)
+    output = {"output": Place("output"), "output_type": Place("output_type")}
+    return PreparedUpdate(runs, touched(status=RunStatus.COMPLETED, **output, **_final_values(RunStatus.COMPLETED)))
 
 
 def fail(lease: Lease, error: RunError, *, status: RunStatus = RunStatus.FAILED) -> None:
@@ -116,7 +125,7 @@ def resume(lease: Lease) -> None:
     )
 
 
-@transaction.atomic
+@atomic()
 def renew(leases: Sequence[Lease]) -> set[str]:
     """Extend the leases. Returns the ids of the runs that are still ours; a renewal is no change that followers see."""
     tokens = {lease.token for lease in leases}
@@ -138,7 +147,7 @@ def still_ours(leases: Sequence[Lease]) -> set[str]:
 # -- moves that anybody may make --------------------------------------------------------------------------------------
 
 
-@transaction.atomic
+@atomic()
 def cancel(run_ids: Sequence[str]) -> list[str]:
     """Cancel those of the runs that are not final. Returns their ids."""
     # In id order, so that two cancels of one family do not lock each other out.
@@ -151,7 +160,7 @@ def cancel(run_ids: Sequence[str]) -> list[str]:
     return [change.run_id for change in changes]
 
 
-@transaction.atomic
+@atomic()
 def reschedule(run_id: str, delay: timedelta) -> bool:
     """Give a delayed run another time. False, and no change, when it is not DELAYED any more."""
     priority = Run.objects.filter(pk=run_id).values_list("priority", flat=True).first() or 0
@@ -175,7 +184,7 @@ def _ttl_of(run_id: str) -> timedelta:
 # -- upkeep's moves ---------------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
+@atomic()
 def start_due(run_ids: Sequence[str]) -> list[str]:
     """Queue delayed runs whose time has come."""
     changes = _unlocked(Run.objects.due().filter(pk__in=run_ids)).move(RunStatus.QUEUED, queued_at=FromNow())
@@ -183,7 +192,7 @@ def start_due(run_ids: Sequence[str]) -> list[str]:
     return [change.run_id for change in changes]
 
 
-@transaction.atomic
+@atomic()
 def expire(run_ids: Sequence[str]) -> list[str]:
     """End runs that were not started within their ttl."""
     changes = _unlocked(Run.objects.expired().filter(pk__in=run_ids)).move(
@@ -193,7 +202,7 @@ def expire(run_ids: Sequence[str]) -> list[str]:
     return [change.run_id for change in changes]
 
 
-@transaction.atomic
+@atomic()
 def reclaim(run_id: str) -> RunStatus | None:
     """Take a run from a worker that is not heard of: back to the queue, or CRASHED after the last attempt.
 
@@ -214,7 +223,7 @@ def reclaim(run_id: str) -> RunStatus | None:
     return RunStatus.CRASHED if changes else None
 
 
-@transaction.atomic
+@atomic()
 def give_up(run_ids: Sequence[str], known_tasks: Collection[str]) -> list[str]:
     """End queued runs of tasks that nobody knows."""
     error = RunError("UnknownTask", "No worker knows this task: it is not defined in any installed app's tasks.py.")

@@ -1,11 +1,27 @@
 """Removing old runs, in small transactions, while everybody goes on working."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Final
 
-from django.db import transaction
+from django.db.models import F
 
-from realtime_runs.models import Attempt, Batch, FromNow, IdempotencyClaim, Run, RunEvent, RunTag, Tag
+from realtime_runs.models import (
+    Attempt,
+    Batch,
+    FromNow,
+    IdempotencyClaim,
+    Run,
+    RunEvent,
+    RunTag,
+    Stream,
+    StreamChunk,
+    Tag,
+    WaitToken,
+)
+from realtime_runs.turns import atomic
+
+_CHUNKS_AT_ONCE: Final = 5000
 
 
 def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False) -> Iterator[int]:
@@ -20,7 +36,8 @@ def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False
         yield old.count()
         return
     while True:
-        with transaction.atomic():
+        _trim_streams(list(old.order_by("finished_at").values_list("pk", flat=True)[:batch_size]))
+        with atomic():
             # Rows that a worker or another prune has locked are left for the next round.
             ids = list(
                 old.select_for_update(skip_locked=True)
@@ -29,10 +46,23 @@ def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False
             )
             if not ids:
                 break
-            for model in (Attempt, RunEvent, IdempotencyClaim, RunTag):
+            for model in (Attempt, RunEvent, IdempotencyClaim, RunTag, Stream):
                 model.objects.filter(run__in=ids).delete()
             Run.objects.filter(pk__in=ids).delete()
         yield len(ids)
     # A batch or tag that was just made may wait for its runs in a transaction we cannot see.
     Batch.objects.filter(created_at__lt=FromNow(-older_than), runs=None).delete()
     Tag.objects.filter(created_at__lt=FromNow(-older_than), runs=None).delete()
+    WaitToken.objects.settled_before(older_than).delete()
+
+
+def _trim_streams(run_ids: Sequence[str]) -> None:
+    """Remove the chunks of these runs, a bounded number in each transaction, from the oldest on. Who reads them
+    meanwhile is told from where on there still are some.
+    """
+    streams = Stream.objects.filter(run__in=run_ids, first_index__lt=F("next_index"))
+    for pk, first_index, next_index in streams.values_list("pk", "first_index", "next_index"):
+        for kept in [*range(first_index + _CHUNKS_AT_ONCE, next_index, _CHUNKS_AT_ONCE), next_index]:
+            with atomic():
+                Stream.objects.filter(pk=pk).update(first_index=kept)
+                StreamChunk.objects.filter(stream=pk, index__lt=kept).delete()

@@ -21,6 +21,7 @@ from realtime_runs.live.snapshot import O, P
 from realtime_runs.models import Batch, Change, Run, RunEvent, RunTag, Tag, database_now
 from realtime_runs.packets import NOTHING, Packet, check_payload, pack_payload
 from realtime_runs.statuses import RunStatus
+from realtime_runs.turns import atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def trigger(request: Request) -> RunHandle:
     key = request.options.idempotency_key
     if key and (holder := holder_of(request.task.id, key)):
         return RunHandle(holder, is_cached=True)
-    with transaction.atomic():
+    with atomic():
         run_id = new_run_id()
         if key:
             holder = claim_key(request.task.id, key, run_id, request.options.idempotency_key_ttl)
@@ -91,7 +92,7 @@ def trigger_batch(requests: Sequence[Request]) -> BatchHandle:
         raise InvalidInput("A batch needs at least one item.")
     _check_parent()
     check_batch_size(len(requests))
-    with transaction.atomic():
+    with atomic():
         now = database_now()
         ids = _claim_keys(requests)
         new = {index: request for index, request in enumerate(requests) if not ids[index][1]}

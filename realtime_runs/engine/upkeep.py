@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 from realtime_runs.conf import app_settings
-from realtime_runs.engine import lifecycle
+from realtime_runs.engine import lifecycle, wait_tokens
 from realtime_runs.engine.backends.base import get_backend
-from realtime_runs.models import Run
+from realtime_runs.models import Run, WaitToken
 
 logger = logging.getLogger("realtime_runs.engine")
 
@@ -32,6 +32,8 @@ def upkeep(known_tasks: Collection[str]) -> None:
         for run_id in ids:
             if status := lifecycle.reclaim(run_id):
                 logger.warning("The worker of run %s is not heard of; the run is now %s.", run_id, status)
+    for ids in _pages(lambda: WaitToken.objects.overdue().order_by("timeout_at")):
+        wait_tokens.time_out(ids)
     unknown_after = app_settings.UNKNOWN_TASK_GRACE_SECONDS
     for ids in _pages(
         lambda: Run.objects.queued_longer_than(unknown_after).exclude(task__in=known_tasks).order_by("rank")

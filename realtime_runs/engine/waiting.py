@@ -1,19 +1,19 @@
-"""Waiting for child runs inside a task: the run is WAITING meanwhile, and its slot is free for others."""
+"""Waiting for child runs inside a task."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError, transaction
 
-from realtime_runs.database import close_lost, read, readers
-from realtime_runs.engine import lifecycle, registry
+from realtime_runs.database import read, readers
+from realtime_runs.engine import registry
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.engine.context import ActiveRun, active_run
+from realtime_runs.engine.pausing import apaused, paused
 from realtime_runs.exceptions import ChildFailed, InvalidInput, RunStopped
 from realtime_runs.live.feeds import RunFeed
 from realtime_runs.live.follow import Subscription
@@ -65,7 +65,7 @@ def check_can_wait(what: str) -> ActiveRun:
 
 def wait_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
     """Block until all runs are final. Raises RunStopped when this run is told to stop meanwhile."""
-    with _waiting(active):
+    with paused(active):
         _execute_inline(run_ids)
         while True:
             try:
@@ -85,7 +85,7 @@ def wait_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
 
 async def await_for(active: ActiveRun, run_ids: Sequence[str]) -> list[RunResult[Any]]:
     """The same without blocking. When this run is told to stop, it is cancelled."""
-    async with _awaiting(active):
+    async with apaused(active):
         if get_backend().executes_inline:
             await sync_to_async(_execute_inline)(run_ids)
             return _results(await sync_to_async(_read)(run_ids), run_ids)
@@ -125,34 +125,3 @@ def _read(run_ids: Sequence[str]) -> list[RealtimeRun]:
 def _results(runs: list[RealtimeRun], run_ids: Sequence[str]) -> list[RunResult[Any]]:
     by_id = {run.id: typed(run, registry.find(run.task_identifier)) for run in runs}
     return [RunResult(by_id[run_id]) for run_id in run_ids]
-
-
-@contextmanager
-def _waiting(active: ActiveRun) -> Iterator[None]:
-    if get_backend().executes_inline:  # its event loop needs this very thread for its writes
-        active.metadata.flush()
-        active.writer.write(lambda: lifecycle.wait(active.lease))
-        yield
-        active.writer.write(lambda: lifecycle.resume(active.lease))
-        return
-    asyncio.run_coroutine_threadsafe(active.begin_wait(), active.loop).result()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(active.end_wait(), active.loop).result()
-        if not transaction.get_connection().in_atomic_block:
-            close_lost()  # a wait may be long
-
-
-@asynccontextmanager
-async def _awaiting(active: ActiveRun) -> AsyncIterator[None]:
-    await active.begin_wait()
-    try:
-        yield
-    finally:
-        ending = asyncio.ensure_future(active.end_wait())
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending  # the slot that was given away must be ours again before the run ends and gives it back
-            raise

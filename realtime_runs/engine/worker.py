@@ -24,7 +24,7 @@ from realtime_runs.engine.execution import Execution, Stop
 from realtime_runs.engine.heartbeat import Heartbeat
 from realtime_runs.engine.slots import CountedSlots
 from realtime_runs.engine.upkeep import upkeep
-from realtime_runs.engine.writer import GroupWriter
+from realtime_runs.engine.writer import process_writer
 from realtime_runs.live.hub import hub
 from realtime_runs.live.listeners import WorkListener
 from realtime_runs.live.topics import WORK
@@ -33,7 +33,7 @@ from realtime_runs.models import Run
 logger = logging.getLogger("realtime_runs.engine")
 
 _MOST_PER_CLAIM: Final = 100
-_GATHER_SECONDS: Final = 0.003
+_GATHER_SECONDS: Final = 0.005
 _LAST_WORDS_SECONDS: Final = 2.0  # for runs that are told to stop at the end of the grace
 
 
@@ -44,7 +44,7 @@ class Worker:
     writes_beside_tasks = True
 
     def __init__(self) -> None:
-        self.writer = GroupWriter()
+        self.writer = process_writer()
         self.is_draining = False
         #: False when functions did not stop: their runs are handed back, but their threads last as long as the process.
         self.is_clean = True
@@ -106,25 +106,30 @@ class Worker:
             self._stopped.set()
 
     async def _work(self) -> None:
+        loop, last = asyncio.get_running_loop(), 0.0
         while not self.is_draining:
             self._wake.clear()
             try:
-                claimed = await self._claim()
+                count, has_more = await self._claim()
+                last = loop.time() if count else last
             except Exception:
                 logger.warning("Could not look for work; trying again.", exc_info=True)
-                claimed = False
+                has_more = False
                 # Before the ORM calls of the next runs, which queue behind it: their connection may be lost too.
                 orm_calls = asyncio.create_task(sync_to_async(connections.close_all)())
                 orm_calls.add_done_callback(lambda call: call.cancelled() or call.exception())
-            if not claimed:
+            if not has_more:
                 try:
                     await asyncio.wait_for(self._wake.wait(), app_settings.POLL_SECONDS)
                 except TimeoutError:
                     await self._look_at_leases()
+            # The first run of a while is claimed at once; of many that come one by one, those of a moment together.
+            if (pause := last + _GATHER_SECONDS - loop.time()) > 0:
+                await asyncio.sleep(pause)
 
-    async def _claim(self) -> bool:
-        """Take as many runs as there are free slots; True if there may be more to take at once."""
-        more = False
+    async def _claim(self) -> tuple[int, bool]:
+        """Take as many runs as there are free slots. How many, and whether there may be more to take at once."""
+        count, has_more = 0, False
         for slots, is_async in ((self._async_slots, True), (self._sync_slots, False)):
             task_ids = registry.ids(is_async=is_async)
             limit = min(slots.free, _MOST_PER_CLAIM)
@@ -134,8 +139,9 @@ class Worker:
             for run in runs:
                 slots.take()
                 self._start(run)
-            more = more or len(runs) == limit
-        return more and not self.is_draining
+            count += len(runs)
+            has_more = has_more or len(runs) == limit
+        return count, has_more and not self.is_draining
 
     def _start(self, run: Run) -> None:
         execution = Execution(run, self)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,11 +19,15 @@ from django.db import Error
 from realtime_runs.conf import app_settings
 from realtime_runs.database import readers
 from realtime_runs.live import bell, reading
+from realtime_runs.live.chunks import Appended
 from realtime_runs.live.layer import carrying_layer
 from realtime_runs.live.listeners import Listener, WorkListener
 from realtime_runs.live.loop import live_loop
 from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
+from realtime_runs.live.stream_hub import StreamHub
+from realtime_runs.live.tails import TailListener
+from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic, token_topic
+from realtime_runs.models import StreamName
 
 logger = logging.getLogger("realtime_runs.live")
 
@@ -40,10 +44,10 @@ class Hub:
     def _reset(self) -> None:
         self._topics: dict[Topic, set[Listener]] = {}
         self._joining: dict[Topic, asyncio.Task[None]] = {}
-        self._left_at: dict[
-            Topic, float
-        ] = {}  # monotonic time at which the last reader left; the group is still joined
+        # Monotonic time at which the last reader left; the group is still joined.
+        self._left_at: dict[Topic, float] = {}
         self._changed: set[str] = set()
+        self._streams = StreamHub(self._wake_readers)
         self._has_changes: asyncio.Event | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,6 +73,11 @@ class Hub:
         if self._topics and any(topic in self._topics for topic in bells):
             live_loop.call(self._hear, bells)
 
+    def receive_chunks(self, news: Sequence[Appended]) -> None:
+        """What was appended in this process."""
+        if self._streams.reads_any(news):
+            live_loop.call(self._streams.hear, news)
+
     @property
     def listener_count(self) -> int:
         return sum(map(len, list(self._topics.values())))
@@ -88,6 +97,8 @@ class Hub:
             self._topics[topic] = set()
             self._joining[topic] = asyncio.get_running_loop().create_task(self._join(topic))
         self._topics[topic].add(listener)
+        if isinstance(listener, TailListener):
+            self._streams.join(listener)
 
     async def _joined(self, topic: Topic) -> None:
         if joining := self._joining.get(topic):
@@ -104,6 +115,8 @@ class Hub:
 
     def _leave(self, listener: Listener) -> None:
         listeners = self._topics.get(listener.topic, set())
+        if isinstance(listener, TailListener) and listener in listeners:
+            self._streams.leave(listener)
         listeners.discard(listener)
         if not listeners and listener.topic in self._topics:
             # Long polls come back at once; leaving and joining the group each time would cost two calls a poll.
@@ -128,7 +141,11 @@ class Hub:
         self._loop = loop
         self._has_changes = asyncio.Event()
         self._layer = carrying_layer()
-        self._tasks = [loop.create_task(self._read_changes()), loop.create_task(self._backstop())]
+        self._tasks = [
+            loop.create_task(self._read_changes()),
+            loop.create_task(self._backstop()),
+            loop.create_task(self._streams.run()),
+        ]
         if self._layer is not None:
             self._tasks.append(loop.create_task(self._receive(self._layer)))
 
@@ -160,11 +177,13 @@ class Hub:
                 self._mark(changed)
 
     def _deliver(self, runs: list[RealtimeRun]) -> None:
-        to_wake: defaultdict[asyncio.AbstractEventLoop | None, list[Listener]] = defaultdict(list)
-        for listener, its_runs in self._sorted_by_listener(runs):
-            if listener.offer(its_runs):
-                to_wake[listener.loop].append(listener)
-        for loop, listeners in to_wake.items():
+        self._wake(listener for listener, its_runs in self._sorted_by_listener(runs) if listener.offer(its_runs))
+
+    def _wake(self, woken: Iterable[Listener]) -> None:
+        by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[Listener]] = defaultdict(list)
+        for listener in woken:
+            by_loop[listener.loop].append(listener)
+        for loop, listeners in by_loop.items():
             try:
                 if loop is None:
                     _wake(listeners)
@@ -185,6 +204,14 @@ class Hub:
                     if listener.reads_rows:
                         found[listener].append(run)
         return list(found.items())
+
+    def _wake_readers(self, names: Collection[StreamName]) -> None:
+        self._wake(
+            listener
+            for run_id in {name.run_id for name in names}
+            for listener in self._topics.get(run_topic(run_id), ())
+            if isinstance(listener, TailListener) and listener.name in names
+        )
 
     # -- the backstop: what bells may have missed ---------------------------------------------------------------------
 
@@ -213,6 +240,9 @@ class Hub:
                 for run_id, version in versions.items()
                 if any(not listener.knows(run_id, version) for listener in self._topics.get(run_topic(run_id), ()))
             )
+        if tokens := self._followed("token"):
+            self._hear({token_topic(name): {name: 0} for name in await readers.run(reading.read_settled, tokens)})
+        await self._streams.look()
         if self._followed("tag", "batch"):
             horizon = await readers.run(reading.read_horizon)
             since = await readers.run(reading.read_horizon, long=True) if long else self._horizon
@@ -275,7 +305,9 @@ class Hub:
                 await self._join_groups()
                 continue
             if message.get("type") == bell.MESSAGE_TYPE and message["from"] != bell.PROCESS_ID:
-                self._hear({Topic(*message["topic"]): message["versions"]})
+                topic = Topic(*message["topic"])
+                self._hear({topic: message["versions"]})
+                self._streams.hear_counts(topic.name, message.get("tails", {}))
 
 
 def _wake(listeners: list[Listener]) -> None:
@@ -291,4 +323,4 @@ async def _quietly(coroutine: Any) -> None:
 
 
 hub: Final = Hub()
-bell.connect(hub.receive)
+bell.connect(hub.receive, hub.receive_chunks)

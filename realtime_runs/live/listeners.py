@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.live.topics import Topic
+from realtime_runs.live.topics import Topic, token_topic
 
 _MOST_WAITING: Final = 1000  # runs kept for a reader that does not come; beyond, it reads the table itself
 
@@ -22,9 +23,22 @@ class Listener:
         self.topic = topic
         self.wake = wake
         self.loop = loop  # the hub wakes all listeners of a loop with one call; None: `wake` works from any thread
+        self.is_closed = False
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, RealtimeRun] = OrderedDict()
         self._behind_since: datetime | None = None
+
+    def close(self) -> None:
+        """Tell the reader to stop."""
+        self.is_closed = True
+        self.wake_from_anywhere()
+
+    def wake_from_anywhere(self) -> None:
+        if self.loop is None:
+            self.wake()
+        else:
+            with suppress(RuntimeError):  # its loop is closed, so it is over anyway
+                self.loop.call_soon_threadsafe(self.wake)
 
     def wants(self, run: RealtimeRun) -> bool:
         return True
@@ -73,3 +87,12 @@ class WorkListener(Listener):
     def __init__(self, topic: Topic, hint: Callable[[list[str]], None]) -> None:
         super().__init__(topic, lambda: None)
         self.hint = hint
+
+
+class TokenListener(WorkListener):
+    """Is woken when a wait token may be settled; nothing is read for it either."""
+
+    def __init__(self, token_id: str, wake: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(token_topic(token_id), lambda ids: self.wake_from_anywhere())
+        self.wake = wake
+        self.loop = loop

@@ -8,7 +8,8 @@ from django.db import connection
 from django.db.models import Exists, OuterRef, Q
 
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
-from realtime_runs.models import FromNow, Run, RunTag
+from realtime_runs.models import FromNow, Run, RunTag, WaitToken
+from realtime_runs.models.wait_token import WaitTokenStatus
 
 _PAGE: Final = 500  # ids in one IN list
 
@@ -31,6 +32,15 @@ def read_versions(ids: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for start in range(0, len(ids), _PAGE):
         found.update(Run.objects.filter(pk__in=ids[start : start + _PAGE]).values_list("pk", "version"))
+    return found
+
+
+def read_settled(token_ids: Sequence[str]) -> list[str]:
+    """Those of the wait tokens for which nobody needs to wait any more."""
+    found: list[str] = []
+    for start in range(0, len(token_ids), _PAGE):
+        tokens = WaitToken.objects.filter(pk__in=token_ids[start : start + _PAGE])
+        found.extend(tokens.exclude(status=WaitTokenStatus.WAITING).values_list("pk", flat=True))
     return found
 
 

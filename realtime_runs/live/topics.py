@@ -9,7 +9,7 @@ from realtime_runs.models import Change
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    kind: str  # "run", "tag", "batch" or "work"
+    kind: str  # "run", "tag", "batch", "token" or "work"
     name: str
 
     @property
@@ -32,6 +32,10 @@ def tag_topic(name: str) -> Topic:
 
 def batch_topic(batch_id: str) -> Topic:
     return Topic("batch", batch_id)
+
+
+def token_topic(token_id: str) -> Topic:
+    return Topic("token", token_id)
 
 
 def topics_of(change: Change) -> list[Topic]:

@@ -45,3 +45,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError(f"{text} is not above zero")
     return number
+
+
+def not_negative(text: str) -> int:
+    """For `type=` of an option: a whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise ArgumentTypeError(f"{text} is below zero")
+    return number

@@ -24,6 +24,7 @@ class LiveLine:
         self._out = out
         self._started = time.monotonic()
         self._run: RealtimeRun[Any, Any] | None = None
+        self._is_hidden = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="runs-live-line", daemon=True)
@@ -35,11 +36,19 @@ class LiveLine:
     def __exit__(self, *exc_info: object) -> None:
         self._stopped.set()
         self._ticker.join()
+        self._is_hidden = False
         self._draw("\n")
 
     def show(self, run: RealtimeRun[Any, Any]) -> None:
         self._run = run
         self._draw()
+
+    def hide(self) -> None:
+        """Leave the terminal to somebody else, until the end."""
+        with self._lock:
+            if not self._is_hidden and self._run is not None:
+                self._out.write(f"\r{ERASE_TO_END}", ending="")
+            self._is_hidden = True
 
     def _tick(self) -> None:
         while not self._stopped.wait(DRAW_SECONDS):
@@ -47,7 +56,7 @@ class LiveLine:
 
     def _draw(self, end: str = "") -> None:
         with self._lock:
-            if self._run is None:
+            if self._run is None or self._is_hidden:
                 return
             line = self.text(self._run, time.monotonic() - self._started)
             # One column less than there is: a full line would wrap, and \r could not get back to its start.

@@ -8,6 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from realtime_runs.live.snapshot import RealtimeRun
+from realtime_runs.live.stream_follow import StreamRestarted
 from realtime_runs.packets import unpack
 
 
@@ -33,6 +34,21 @@ def update_fields(run: RealtimeRun[Any, Any]) -> dict[str, Any]:
             "stackTrace": run.error.stack_trace,
         }
     return fields
+
+
+def chunk_fields(run_id: str, stream: str, index: int, chunk: Any) -> dict[str, Any]:
+    """A chunk of a stream."""
+    return {"id": run_id, "stream": stream, "index": index, "chunk": chunk}
+
+
+def restart_fields(restarted: StreamRestarted) -> dict[str, Any]:
+    """A stream begins anew: what was written of it before is void."""
+    return {
+        "id": restarted.run_id,
+        "stream": restarted.stream,
+        "index": restarted.index,
+        "restartedBy": restarted.attempt,
+    }
 
 
 def list_fields(run: RealtimeRun[Any, Any]) -> dict[str, Any]:

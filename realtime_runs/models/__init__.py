@@ -6,7 +6,9 @@ from realtime_runs.models.history import Attempt, RunEvent
 from realtime_runs.models.idempotency import IdempotencyClaim
 from realtime_runs.models.returning import Change
 from realtime_runs.models.run import Run
+from realtime_runs.models.stream import Stream, StreamChunk, StreamName
 from realtime_runs.models.tag import RunTag, Tag
+from realtime_runs.models.wait_token import WaitToken, WaitTokenTag
 
 __all__ = [
     "Attempt",
@@ -17,6 +19,11 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunTag",
+    "Stream",
+    "StreamChunk",
+    "StreamName",
     "Tag",
+    "WaitToken",
+    "WaitTokenTag",
     "database_now",
 ]

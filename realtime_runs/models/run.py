@@ -70,11 +70,19 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def move(self, to: RunStatus, **values: Any) -> list[Change]:
         """Enter `to` where the table of moves allows it; the WHERE clause is the lock. Returns the runs that moved."""
-        return self.filter(status__in=ENTERED_FROM[to]).touch(status=to, **values)
+        return self.that_may_enter(to).touch(status=to, **values)
+
+    def that_may_enter(self, to: RunStatus) -> Self:
+        return self.filter(status__in=ENTERED_FROM[to])
 
     def touch(self, **values: Any) -> list[Change]:
         """Change rows so that followers notice: the version rises in the same statement. Returns the runs changed."""
-        return update_returning(self, version=F("version") + 1, updated_at=FromNow(), **values)
+        return update_returning(self, touched(**values))
+
+
+def touched(**values: Any) -> dict[str, Any]:
+    """New values of a row, with those that make followers notice."""
+    return {"version": F("version") + 1, "updated_at": FromNow(), **values}
 
 
 class Run(models.Model):

@@ -52,7 +52,8 @@ def test_every_run_ends_once_although_workers_are_killed_all_the_time(fleet: Fle
     workers = fleet(4)
     handle = f_pause.batch_trigger([work(pause=0.3)] * 120)
     for victim in workers[:2]:
-        time.sleep(0.4)
+        going_on = Attempt.objects.filter(worker__endswith=f":{victim.pid}", finished_at=None)
+        eventually(going_on.exists, interval=0.01)
         victim.kill9()
     runs = final(handle)
     assert any(run.attempt > 1 for run in runs)

@@ -1,0 +1,27 @@
+"""The demo project's pages, and views that tests look at."""
+
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.urls import include, path
+
+from realtime_runs import streams
+from realtime_runs.live.hub import hub
+
+
+async def stream(request: HttpRequest, run_id: str, key: str) -> HttpResponseBase:
+    return streams.read(run_id, key).as_response(request)
+
+
+def stream_in_sync_view(request: HttpRequest, run_id: str, key: str) -> HttpResponseBase:
+    return streams.read(run_id, key).as_response(request)
+
+
+def listeners(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"count": hub.listener_count})
+
+
+urlpatterns = [
+    path("tests/stream/<run_id>/<key>", stream),
+    path("tests/sync-stream/<run_id>/<key>", stream_in_sync_view),
+    path("tests/listeners", listeners),
+    path("", include("project.urls")),
+]
