@@ -177,14 +177,13 @@ def writing_threads() -> int:
     return process_writer()._most
 
 
-def hold_all_threads(transactions: Transactions, beside: Any, run_id: str) -> list[Any]:
-    """Each thread of the writer has begun a transaction and holds it. What their appends gave, later."""
+def hold_all_threads(transactions: Transactions, beside: Any, run_id: str) -> None:
+    """Each thread of the writer has begun a transaction and holds it."""
     transactions.hold()
-    outcomes: list[Any] = []
+    transactions.sizes.clear()
     for number in range(writing_threads()):
-        outcomes.append(beside(1, lambda _: streams.append("first", 1, target=run_id)))
+        beside(1, lambda _: streams.append("first", 1, target=run_id))
         eventually(lambda wanted=number + 1: len(transactions.sizes) == wanted)
-    return outcomes
 
 
 def test_what_waits_while_one_transaction_runs_goes_into_the_next_one_together(run_id, transactions, beside):

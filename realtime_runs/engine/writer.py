@@ -67,13 +67,14 @@ class GroupWriter:
         self._waiting: list[_Write] = []
         self._backlog = 0  # bytes of chunks that wait
         self._busy = 0  # threads at work
+        self._apart = 0  # writes that are made alone
         # Where one can write while another commits; SQLite has one writer at a time.
         self._most = 2 if connection.vendor == "postgresql" else 1
 
     def flush(self, timeout: float = 5.0) -> None:
         """Until nothing waits any more, or so many seconds."""
         with self._lock:
-            self._has_room.wait_for(lambda: not self._busy, timeout)
+            self._has_room.wait_for(lambda: not (self._busy or self._apart), timeout)
 
     def start(self) -> None:
         """Start the threads that are needed until the very end of the process."""
@@ -123,19 +124,28 @@ class GroupWriter:
                 self._has_room.notify_all()
                 if not writes:
                     self._busy -= 1
-                    self._has_room.notify_all()
                     return
             try:
                 results = self._commit(writes)
             except Exception as error:
                 note_loss(error)
                 # One of them is bad, or a row is locked by somebody slow: none of the others may suffer.
+                with self._lock:
+                    self._apart += len(writes)
                 for write in writes:
                     if isinstance(write.fn, Append):
                         write.fn.may_repeat = True  # perhaps only the answer to the COMMIT was lost
-                    self._alone.submit(_write_alone, write)
+                    self._alone.submit(self._write_apart, write)
             else:
                 _settle_all(zip(writes, results, strict=True))
+
+    def _write_apart(self, write: _Write) -> None:
+        try:
+            _write_alone(write)
+        finally:
+            with self._lock:
+                self._apart -= 1
+                self._has_room.notify_all()
 
     def _commit(self, writes: list[_Write]) -> list[Any]:
         results: list[Any] = []

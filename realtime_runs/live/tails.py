@@ -55,11 +55,12 @@ class Tail:
             self._stored = max(self._stored, news.next_index)
             if self._next_index is not None and news.first > self._next_index:
                 return False
+            is_new = news.next_index > (self._next_index or 0)
             self.restart_index = max(self.restart_index, news.restart_index)
             self._add(news)
             if news.end is not None:
                 self.end_reason = news.end.reason
-            elif news.chunks:
+            elif is_new:
                 self.end_reason = ""  # a new attempt went on with it
             return True
 
