@@ -107,6 +107,17 @@ def test_a_lease_of_another_run_decides_and_its_attempt_is_not_that_of_the_strea
     assert [chunk.attempt for chunk in StreamChunk.objects.all()] == [0]
 
 
+@pytest.mark.parametrize("whose", ["the first attempt of the run", "a child that is tried again"])
+def test_only_a_later_attempt_of_the_run_goes_on_with_a_stream_that_was_closed(run_id, whose):
+    writer_id = run_id if whose.startswith("the first") else t.echo.trigger(2).id
+    (row,) = lifecycle.claim([t.echo.id], 1, run_ids=[writer_id])
+    lease = Lease(row.id, row.attempt, row.lease_token)
+    log.append("a", target=run_id)
+    log.close(target=run_id)
+    assert kinds(append_all([one(run_id, b"2", lease=lease)])) == [StreamClosed]
+    assert list(log.read(run_id)) == ["a"]
+
+
 # -- group commit -----------------------------------------------------------------------------------------------------
 
 

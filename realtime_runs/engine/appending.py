@@ -31,7 +31,8 @@ from realtime_runs.turns import atomic
 
 _MOST_KNOWN: Final = 10_000
 _CHUNK_FIELDS: Final = ("stream", "index", "data", "record_id", "producer", "sequence", "attempt", "created_at")
-_MOVING_FIELDS: Final = ("next_index", "attempt", "restart_index", "closed_at", "end_reason")  # of a stream
+# Of a stream, those that an append changes.
+_MOVING_FIELDS: Final = ("next_index", "attempt", "restart_index", "closed_at", "closed_by", "end_reason")
 
 
 class Producer:
@@ -77,6 +78,11 @@ class Append:
             self.producer, self.sequences = _own.id, _own.next_sequences(len(self.chunks))
 
     @property
+    def attempt(self) -> int:
+        """Of the stream's own run; 0: from outside."""
+        return self.lease.attempt if self.lease and self.lease.run_id == self.name.run_id else 0
+
+    @property
     def size(self) -> int:
         return sum(map(len, self.chunks))
 
@@ -89,7 +95,8 @@ class Append:
 
 
 _ROW_COLUMNS: Final = (
-    *("pk", "run_id", "kind", "key", "next_index", "attempt", "on_retry", "restart_index", "closed_at", "end_reason"),
+    *("pk", "run_id", "kind", "key", "next_index", "attempt", "on_retry", "restart_index", "closed_at"),
+    *("closed_by", "end_reason"),
 )
 
 
@@ -106,6 +113,7 @@ class _Row:
     on_retry: str
     restart_index: int
     closed_at: datetime | None
+    closed_by: int
     end_reason: str
 
     @property
@@ -177,9 +185,9 @@ def _refusal(append: Append, runs: dict[str, _RunState]) -> Exception | None:
 def _closed(append: Append, stream: _Row) -> Exception | None:
     if stream.closed_at is None:
         return None
-    if append.lease and append.lease.attempt > stream.attempt:
-        # What an earlier attempt has closed, because its source failed, the new one goes on with.
-        stream.closed_at, stream.end_reason = None, ""
+    if append.attempt > stream.closed_by > 0:
+        # What an earlier attempt has closed, because its source failed, say, the new one goes on with.
+        stream.closed_at, stream.closed_by, stream.end_reason = None, 0, ""
         return None
     return StreamClosed(append.name.run_id, append.name.key, stream.end_reason)
 
@@ -270,7 +278,7 @@ def _place(
     """Give indexes to the chunks that are not known yet."""
     if stream is None:  # closed meanwhile, but all of it was stored before
         return [known[place] for place in range(len(append.chunks))]
-    attempt = append.lease.attempt if append.lease and append.lease.run_id == append.name.run_id else 0
+    attempt = append.attempt
     if attempt > stream.attempt:
         stream.attempt = attempt
         if stream.on_retry == RESTART:
@@ -289,7 +297,7 @@ def _place(
         rows.append((stream.pk, index, data, append.record_id, append.producer, sequence, attempt, now))
         ring.chunks.append(Chunk(index, data, attempt, now, append.record_id or f"{append.producer}-{sequence}"))
     if append.closes:
-        stream.closed_at, stream.end_reason = now, append.closes.reason
+        stream.closed_at, stream.closed_by, stream.end_reason = now, append.attempt, append.closes.reason
         ring.end = append.closes
     return indexes
 

@@ -35,6 +35,7 @@ class Stream(models.Model):
     consumed = models.PositiveBigIntegerField(default=0, help_text="input: how many records the task has taken")
     created_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
+    closed_by = models.PositiveIntegerField(default=0, help_text="attempt that closed it; 0: nobody, or from outside")
     end_reason = models.CharField(max_length=16, default="", blank=True, help_text="empty while it is open")
 
     class Meta:
