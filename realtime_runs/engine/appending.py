@@ -199,11 +199,11 @@ _known: "OrderedDict[StreamName, int]" = OrderedDict()  # ids of streams that ar
 
 def _lock_streams(names: dict[StreamName, str], runs: dict[str, _RunState], now: datetime) -> dict[StreamName, _Row]:
     """The rows of these streams, locked; made where they are missing. `names`: what each does on a retry."""
-    new = [name for name in names if name not in _known]
+    known = {name: pk for name in names if (pk := _known.get(name))}  # asked once: another thread may drop some
+    new = [name for name in names if name not in known]
     if new:
         _create(new, names, now)
-    known = [_known[name] for name in names if name in _known]
-    wanted = Q(pk__in=known)
+    wanted = Q(pk__in=known.values())
     for name in new:
         wanted |= Q(run=name.run_id, kind=name.kind, key=name.key)
     rows = Stream.objects.filter(wanted).order_by("pk").select_for_update().values_list(*_ROW_COLUMNS)
@@ -286,7 +286,7 @@ def _place(
     ring = rings.setdefault(append.name, Appended(append.name, stream.next_index, restart_index=stream.restart_index))
     ring.restart_index = stream.restart_index
     indexes = []
-    # The caller's own repetition within one group is found here: what was placed is known for the next one.
+    # The same chunk twice in one group fails on its constraint; then each is written alone, and the second is found.
     for place, (data, sequence) in enumerate(zip(append.chunks, append.sequences, strict=True)):
         if place in known:
             indexes.append(known[place])

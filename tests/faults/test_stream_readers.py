@@ -299,7 +299,7 @@ def explain(sql: str, params: Any) -> str:
         return plan
 
 
-def test_a_reader_that_never_comes_slows_nobody(monkeypatch: pytest.MonkeyPatch, run_id: str) -> None:
+def test_a_reader_that_never_comes_slows_nobody(run_id: str) -> None:
     """Neither who appends nor who reads beside it, and what is kept for it has a bound."""
     log.append("first", target=run_id)
     slow = iter(log.read(run_id))

@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from realtime_runs.live import bell, stream_follow
 from realtime_runs.models import FromNow, Run, Stream, StreamChunk
 from tests import tasks as t
 from tests.conftest import Process, eventually
+from tests.test_follow import restart_hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,6 +49,18 @@ for start in range(first, count, 25):
         print("producing", flush=True)
 print("has produced", flush=True)
 """
+
+
+@pytest.fixture
+def live(settings: Any) -> Iterator[Callable[..., None]]:
+    """`live(BACKSTOP_SECONDS=…)`: a new hub under these settings, and another one for those who come after."""
+
+    def start(**values: Any) -> None:
+        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, **values}
+        restart_hub()
+
+    yield start
+    restart_hub()
 
 
 def new_run() -> str:
@@ -103,9 +116,9 @@ class CutReader:
 
 @pytest.mark.timeout(120)
 def test_eight_readers_see_what_four_producers_wrote_once_and_in_order(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, server_env: dict[str, str], start_process: Callable[..., Process]
+    live: Any, monkeypatch: pytest.MonkeyPatch, server_env: dict[str, str], start_process: Callable[..., Process]
 ) -> None:
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKSTOP_SECONDS": 0.1}
+    live(BACKSTOP_SECONDS=0.1)
     chance = random.Random(4)
     ring = bell._ring_chunks
     monkeypatch.setattr(bell, "_ring_chunks", lambda news: chance.random() < 0.5 and ring(news))
@@ -192,8 +205,8 @@ def test_an_attempt_that_lost_its_lease_stores_nothing() -> None:
 
 
 @pytest.mark.postgres
-def test_a_reader_goes_on_when_its_connections_are_cut(settings: Any) -> None:
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKSTOP_SECONDS": 0.1}
+def test_a_reader_goes_on_when_its_connections_are_cut(live: Any) -> None:
+    live(BACKSTOP_SECONDS=0.1)
     run_id = new_run()
     readers = [CutReader(run_id, seed) for seed in range(4)]
     for number in range(300):
@@ -210,8 +223,8 @@ def test_a_reader_goes_on_when_its_connections_are_cut(settings: Any) -> None:
         assert (reader.error, reader.records) == (None, [(number, str(number)) for number in range(300)])
 
 
-def test_many_readers_of_a_stream_cost_no_query_each(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKSTOP_SECONDS": 3600}
+def test_many_readers_of_a_stream_cost_no_query_each(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(BACKSTOP_SECONDS=3600)
     pages: list[Any] = []
     read_page = stream_follow.read_page
     monkeypatch.setattr(stream_follow, "read_page", lambda *args: (pages.append(args), read_page(*args))[1])

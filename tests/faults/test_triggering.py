@@ -118,7 +118,8 @@ def test_a_key_that_is_free_again_makes_exactly_one_new_run_for_50_callers(
         IdempotencyClaim.objects.update(expires_at=FromNow(-1))
     else:
         (run,) = lifecycle.claim([f_note.id], 1)
-        lifecycle.fail(Lease(run.id, run.attempt, run.lease_token), RunError("ValueError", "as told"))
+        with transaction.atomic():
+            lifecycle.fail(Lease(run.id, run.attempt, run.lease_token), RunError("ValueError", "as told"))
     handles = in_threads(50, lambda: f_note.trigger(work(), idempotency_key="k"))
     new = Run.objects.exclude(pk=old.id).get()
     assert {handle.id for handle in handles} == {new.id}
