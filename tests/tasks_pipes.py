@@ -85,3 +85,17 @@ async def p_quick(payload: None) -> int:
     """Many small chunks, of which none may be lost when the run ends at once."""
     words.apipe(str(number) for number in range(500))
     return 500
+
+
+@task(id="p-logged", max_attempts=2)
+async def p_logged(payload: str) -> None:
+    """Notes each chunk that the pipe has taken: who asks for the next one has it."""
+
+    async def source() -> AsyncIterator[str]:
+        for number in range(1_000_000):
+            yield str(number)
+            with open(payload, "a") as log:
+                log.write(f"{number}\n")
+            await asyncio.sleep(0)
+
+    await words.apipe(source()).wait_until_complete()

@@ -124,7 +124,7 @@ def test_an_idle_thread_gives_its_connection_back(database, make_threads):
 
 
 def test_a_thread_that_stays_gives_its_connection_back_too(database, make_threads):
-    threads = make_threads(2, kept=1)
+    threads = make_threads(1, kept=1)
     threads.start()
     thread, its_connection = threads.submit(query).result(SECONDS)
     eventually(lambda: its_connection.connection is None)

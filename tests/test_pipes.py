@@ -193,6 +193,18 @@ def test_a_canceled_run_ends_its_pipes_and_the_worker_lives_on(worker):
     assert [end_reason(handle.id) for handle in endless] == ["canceled"] * 2
 
 
+def test_what_a_pipe_has_taken_is_stored_when_the_worker_is_told_to_go(worker, tmp_path):
+    log = tmp_path / "taken"
+    process = worker(SHUTDOWN_GRACE_SECONDS=0.2)
+    handle = p.p_logged.trigger(str(log))
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) > 1000)
+    process.terminate()
+    assert process.wait() == 0
+    taken = log.read_text().splitlines()
+    assert stored(handle.id)[: len(taken)] == taken
+    assert runs.retrieve(handle.id).status == "QUEUED"
+
+
 def test_the_immediate_backend_pipes_too(settings):
     settings.REALTIME_RUNS = {
         **settings.REALTIME_RUNS,
