@@ -307,12 +307,13 @@ def test_tail_shows_the_default_stream_and_on_a_terminal_only_its_text(written_r
 
 
 def test_tail_follows_until_the_stream_ends(working, on_terminal):
-    handle = tasks.trigger("stream-text", {"text": "one two three", "delayMs": 700})
+    words = "one two three four five six seven eight nine ten"  # for longer than a command takes to begin
+    handle = tasks.trigger("stream-text", {"text": words, "delayMs": 600})
     terminal = on_terminal("runs_tail", handle.id, "ai-output")  # it need not be there yet
     terminal.read_until("one")
-    assert "three" not in terminal.text
+    assert "ten" not in terminal.text
     assert terminal.end() == 0
-    assert terminal.text.endswith("one two three\r\n")
+    assert terminal.text.endswith(f"{words}\r\n")
 
 
 def test_a_new_attempt_that_begins_a_stream_anew_is_told():
