@@ -51,6 +51,7 @@ class Feed:
 
     def _waiter(self, *, for_all: bool) -> "Future[None]":
         waiter: Future[None] = Future()
+        waiter.set_running_or_notify_cancel()  # who is cancelled while it waits must not cancel it for us
         self._waiters.append((for_all, waiter))
         return waiter
 

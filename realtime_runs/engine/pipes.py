@@ -86,6 +86,7 @@ class AnyPipe(Generic[T]):
         self._was_asked = False
         #: Done when everything is stored; with what the source, or the storing, has raised.
         self.done: Future[None] = Future()
+        self.done.set_running_or_notify_cancel()  # who is cancelled while it waits must not cancel it for others
         active = sink.target.active
         self._signal = active.context.signal if active else threading.Event()
         if active is not None:
