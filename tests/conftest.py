@@ -17,10 +17,16 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection, connections
+from hypothesis import settings as hypothesis_settings
 
 from tests.services import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+# The suite tries the same values each time: whether a change passes is no gamble. `--hypothesis-profile=explore` looks for more.
+hypothesis_settings.register_profile("same-each-time", derandomize=True, deadline=None)
+hypothesis_settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis_settings.load_profile("same-each-time")
+
 EMBEDDED = "realtime_runs.engine.backends.embedded.EmbeddedBackend"
 
 
