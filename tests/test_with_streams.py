@@ -8,7 +8,13 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
 
 from realtime_runs import runs, streams
+from realtime_runs.engine import lifecycle
+from realtime_runs.engine.appending import Append
+from realtime_runs.engine.context import Lease
+from realtime_runs.live.chunks import End
 from realtime_runs.live.hub import hub
+from realtime_runs.live.snapshot import RunError
+from realtime_runs.models import Run, StreamName
 from realtime_runs.runs import RunUpdate, StreamChunk
 from tests import tasks as t
 from tests.conftest import EMBEDDED, eventually
@@ -66,7 +72,8 @@ class Collector:
         return [(item.run.id, item.stream, item.index, item.chunk) for item in self.items if type(item) is StreamChunk]
 
     def has(self, count):
-        eventually(lambda: len(self.chunks()) >= count, message=str(self.items))
+        eventually(lambda: len(self.chunks()) >= count or self.error)
+        assert self.error is None
         return self
 
 
@@ -155,6 +162,30 @@ def test_many_chunks_come_once_and_in_order(follow):
     reader.ended()
     for key in keys:
         assert [chunk for _, stream, _, chunk in reader.chunks() if stream == key] == list(range(1500))
+
+
+def test_what_a_new_attempt_adds_to_a_stream_that_an_earlier_one_closed_is_not_missed(follow):
+    run_id = t.echo.trigger(1).id
+    Run.objects.update(max_attempts=2)
+
+    def attempt(*values, closes=None):
+        (row,) = lifecycle.claim([t.echo.id], 1, run_ids=[run_id])
+        lease = Lease(row.id, row.attempt, row.lease_token)
+        for value in values:
+            Append(StreamName(run_id, "output", "numbers"), [b"%d" % value], lease)()
+        if closes:
+            Append(StreamName(run_id, "output", "numbers"), [], lease, closes=End(closes))()
+        return lease
+
+    reader = follow(runs.subscribe_to_run(run_id).with_streams())
+    first = attempt(1, 2, closes="error")
+    reader.has(2)
+    lifecycle.retry(first, RunError("ValueError", "the source was dry"), 0)
+    attempt(3)
+    reader.has(3)
+    runs.cancel(run_id)
+    reader.ended()
+    assert [chunk for *_, chunk in reader.chunks()] == [1, 2, 3]
 
 
 def test_a_signal_ends_it(follow):

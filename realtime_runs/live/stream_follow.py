@@ -110,6 +110,12 @@ class Cursor:
     def is_over(self) -> bool:
         return self._is_over
 
+    def may_go_on(self, tail: Tail) -> bool:
+        """Whether it is not over, or more was stored after all."""
+        if self._is_over and tail.stored > self.position:
+            self._is_over, self.end_reason = False, ""
+        return not self._is_over
+
     def _accept(self, chunks: list[Chunk], restart_index: int) -> list[Chunk | StreamRestarted]:
         items: list[Chunk | StreamRestarted] = []
         for chunk in chunks:

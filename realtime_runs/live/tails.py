@@ -41,6 +41,11 @@ class Tail:
         return self._next_index
 
     @property
+    def stored(self) -> int:
+        """How many chunks there are at least, by what was heard."""
+        return self._stored
+
+    @property
     def is_behind(self) -> bool:
         """Whether there are chunks in the table that are not here."""
         return self._stored > (self._next_index or 0)

@@ -75,6 +75,13 @@ class Opened:
         self.joined = hub.join(listener)
         self.page: list[Chunk | StreamRestarted] = []
 
+    def take(self) -> list[Chunk | StreamRestarted]:
+        """What can be given without reading first."""
+        chunks, self.page = self.page, []
+        if chunks or self.cursor.needs_page or not self.cursor.may_go_on(self.listener.tail):
+            return chunks
+        return self.cursor.take_tail(self.listener.tail)
+
 
 class Following:
     """One loop: the runs, their open streams, and what is to be done next. No I/O but joining and leaving the hub."""
@@ -128,15 +135,10 @@ class Following:
             yield RunUpdate(self._convert(run))
             self._open_streams(run)
         for one in list(self._open.values()):
-            if one.page:
-                chunks, one.page = one.page, []
-            elif one.cursor.needs_page:
-                continue
-            else:
-                chunks = one.cursor.take_tail(one.listener.tail)
-            for chunk in chunks:
+            for chunk in one.take():
                 yield self._item(one.cursor.name, chunk)
-            if one.cursor.is_over:
+            # What an attempt has closed, the next one may go on with.
+            if one.cursor.is_over and self._runs[one.cursor.name.run_id].is_completed:
                 self._close(one)
 
     @property
