@@ -90,10 +90,12 @@ class StreamHub:
     async def _read(self, names: Iterable[StreamName]) -> None:
         tails = {name: tail for name in names if (tail := self._tails.get(name))}
         wanted = [(name, tail.next_index) for name, tail in tails.items()]
-        for news, jumps in await readers.run(stream_reading.read_missing, wanted):
+        found = await readers.run(stream_reading.read_missing, wanted)
+        for news, jumps in found:
             if jumps:
                 tails[news.name].jump(news)
             else:
                 tails[news.name].extend(news)
         self._wake_readers(tails)
-        self._mark(name for name, tail in tails.items() if tail.is_behind and name in self._tails)
+        # More has come meanwhile. Not those that were not found: removed with their run, as their readers will see.
+        self._mark(news.name for news, _ in found if tails[news.name].is_behind and news.name in self._tails)

@@ -58,10 +58,11 @@ def read_missing(tails: Iterable[tuple[StreamName, int | None]]) -> list[tuple[A
         if row is None:
             continue
         pk, next_index, _, end_reason, restart_index = row
-        jumps = wanted is None or next_index - wanted > _MOST_MISSING
-        first = max(0, next_index - _NEWEST) if wanted is None or jumps else wanted
+        is_far = wanted is None or next_index - wanted > _MOST_MISSING
+        first = max(0, next_index - _NEWEST) if wanted is None or is_far else wanted
         chunks = _chunks(pk, first, _MOST_MISSING)
         first = chunks[0].index if chunks else max(first, next_index)
+        jumps = first != wanted  # also where some were removed
         # A closed stream is complete only if its end was read before its chunks, as here.
         end = End(end_reason) if end_reason else None
         found.append((Appended(name, first, chunks, end, restart_index), jumps))
