@@ -1,5 +1,5 @@
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from project import views
 
@@ -11,4 +11,5 @@ urlpatterns = [
     path("runs/<str:run_id>/updates", views.run_updates, name="run-updates"),
     path("runs/<str:run_id>/cancel", views.cancel, name="cancel"),
     path("admin/", admin.site.urls),
+    path("", include("realtime_runs.urls")),
 ]

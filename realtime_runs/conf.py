@@ -50,7 +50,12 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "FEED_LOOK_BACK": "24h",  # how old a run may be to be in the first list of a tag subscription
     "FEED_MAX_RUNS": 1000,  # how many runs that first list holds at most
     # access
-    "SECRET_KEYS": [],  # API keys: the first signs tokens, all verify
+    "SECRET_KEYS": [],  # API keys: the first signs tokens, all verify; none: one derived from Django's SECRET_KEY
+    "TOKEN_MAX_AGE": "30d",  # a public token that is valid for longer is refused
+    "POLICY": "realtime_runs.access.policy.Policy",  # what logged-in users of the site may do
+    # http
+    "LONG_POLL_SECONDS": 20,  # how long a run subscription waits for a change before it answers
+    "PING_SECONDS": 15,  # after so much silence an event stream gets a comment, so that proxies keep it open
     # housekeeping
     "RETENTION": "30d",  # age at which `runs_prune` removes a final run
 }

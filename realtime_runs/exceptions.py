@@ -187,3 +187,32 @@ class ChildFailed(RealtimeRunsError):
 
 class PollTimeout(RealtimeRunsError, TimeoutError):
     """The run was not final within the time that the caller gave."""
+
+
+class AccessDenied(RealtimeRunsError):
+    """Base of the refusals of `access`."""
+
+
+class InvalidToken(AccessDenied):
+    """There is no credential, or it is not valid (any more). The text says why, and never shows the credential."""
+
+
+class KeyNeeded(InvalidToken):
+    """A valid public token was sent where only a secret key will do."""
+
+    def __init__(self) -> None:
+        super().__init__("This needs a secret key; public tokens are not allowed here.")
+
+
+class Forbidden(AccessDenied):
+    """The credential is valid, but its scopes, or the policy, do not allow this."""
+
+    def __init__(self) -> None:
+        super().__init__("Unauthorized")
+
+
+class TokenSpent(AccessDenied):
+    """A token that is good for one use was used before."""
+
+    def __init__(self) -> None:
+        super().__init__("This single-use token has already been spent.")

@@ -1,11 +1,18 @@
-"""The one line of a project's asgi.py: `application = realtime_runs.routing.application(get_asgi_application())`."""
+"""The one line of a project's asgi.py: `application = realtime_runs.routing.application(get_asgi_application())`.
+
+A project with a router of its own puts `http_urlpatterns` and `websocket_urlpatterns` into it instead, and calls
+`start()` when it begins to serve.
+"""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
+from django.urls import path, re_path
 
 from realtime_runs.engine.backends.base import get_backend
+from realtime_runs.wire.realtime.base import NotFoundConsumer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -13,17 +20,41 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def application(django_application: Any) -> Application:
-    """Serve Django, and work: building the ASGI application is what a server does and other commands do not.
+def _route(pattern: str, consumer: Any) -> Any:
+    """Patterns are regular expressions: a stream key may hold a slash, and what it may not hold is refused later."""
+    application: Any = consumer.as_asgi()
+    return re_path(pattern, application)
 
-    So the embedded worker starts here, at once, and picks up what an earlier process left. It drains when the server
-    says that it shuts down (ASGI lifespan: Uvicorn, Hypercorn), or when the process exits (Daphne).
-    """
+
+# Lists for channels.routing.URLRouter.
+http_urlpatterns: Final[list[Any]] = [
+    _route(r"^realtime/", NotFoundConsumer),
+]
+websocket_urlpatterns: Final[list[Any]] = []
+
+
+def start() -> None:
+    """Begin to work: the embedded worker starts in this process."""
     get_backend().start()
+
+
+def application(django_application: Any, *, prefix: str = "") -> Application:
+    """Serve `realtime/` and Django, and work: building the ASGI application is what a server does and other commands do
+    not.
+
+    `prefix`: where `realtime_runs.urls` is included, such as "runs/". The embedded worker starts here, at once, and
+    picks up what an earlier process left. It drains when the server says that it shuts down (ASGI lifespan: Uvicorn,
+    Hypercorn), or when the process exits (Daphne).
+    """
+    start()
+    inner: Any = URLRouter(http_urlpatterns)
+    http: Any = URLRouter([path(prefix, inner), re_path(r"", django_application)])
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await http(scope, receive, send)
         else:
             await django_application(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""Putting chunks into streams, and closing them.
+"""Putting chunks into streams.
 
 The index of a chunk is given out under the row lock of its stream, in the transaction that inserts it; a lock on the
 run's row keeps off whatever would end the run or take its lease meanwhile. So "is it open", "is it ours" and "which
@@ -10,29 +10,27 @@ Locks are taken in one order everywhere: runs by id, then streams by id.
 import itertools
 import os
 import secrets
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import connection, transaction
-from django.db.models import Max, Q
+from django.db import connection
+from django.db.models import Max
 
+from realtime_runs.engine import stream_rows
 from realtime_runs.engine.context import Lease
+from realtime_runs.engine.stream_rows import StreamRow
 from realtime_runs.exceptions import LeaseLost, RunNotFound, StreamClosed
 from realtime_runs.live import bell
 from realtime_runs.live.chunks import Appended, Chunk, End
-from realtime_runs.models import FromNow, Run, Stream, StreamChunk, StreamName, database_now
-from realtime_runs.models.bulk import insert_many, update_many
-from realtime_runs.models.stream import APPEND, OUTPUT, RESTART
+from realtime_runs.models import FromNow, Run, StreamChunk, StreamName, database_now
+from realtime_runs.models.bulk import insert_many
+from realtime_runs.models.stream import APPEND, RESTART
 from realtime_runs.statuses import FINAL
 from realtime_runs.turns import atomic
 
-_MOST_KNOWN: Final = 10_000
 _CHUNK_FIELDS: Final = ("stream", "index", "data", "record_id", "producer", "sequence", "attempt", "created_at")
-# Of a stream, those that an append changes.
-_MOVING_FIELDS: Final = ("next_index", "attempt", "restart_index", "closed_at", "closed_by", "end_reason")
 
 
 class Producer:
@@ -94,39 +92,12 @@ class Append:
         return result
 
 
-_ROW_COLUMNS: Final = (
-    *("pk", "run_id", "kind", "key", "next_index", "attempt", "on_retry", "restart_index", "closed_at"),
-    *("closed_by", "end_reason"),
-)
-
-
-@dataclass(slots=True)
-class _Row:
-    """A stream's row, locked. Not the model: there may be hundreds in a commit."""
-
-    pk: int
-    run_id: str
-    kind: str
-    key: str
-    next_index: int
-    attempt: int
-    on_retry: str
-    restart_index: int
-    closed_at: datetime | None
-    closed_by: int
-    end_reason: str
-
-    @property
-    def name(self) -> StreamName:
-        return StreamName(self.run_id, self.kind, self.key)
-
-
 @atomic()
 def append_all(appends: Sequence[Append]) -> list[list[int] | Exception]:
     """Store them in order; for each the indexes of its chunks, or why it was refused (then none of it was stored)."""
     runs, now = _lock_runs(appends)
-    writable = [append for append in appends if not isinstance(_refusal(append, runs), Exception)]
-    streams = _lock_streams({append.name: append.on_retry for append in writable}, runs, now)
+    writable = [append for append in appends if _refusal(append, runs) is None]
+    streams = stream_rows.lock({append.name: append.on_retry for append in writable}, now)
     stored = _stored_before([append for append in appends if append.may_repeat], streams)
     rows: list[tuple[Any, ...]] = []
     rings: dict[StreamName, Appended] = {}
@@ -139,8 +110,8 @@ def append_all(appends: Sequence[Append]) -> list[list[int] | Exception]:
             results.append(refusal)
             continue
         results.append(_place(append, streams[append.name] if not refusal else None, known, rows, rings, now))
-    _insert(rows)
-    _advance([streams[name] for name in rings])
+    insert_many(StreamChunk, _CHUNK_FIELDS, rows)
+    stream_rows.save([streams[name] for name in rings])
     bell.announce_chunks(list(rings.values()))
     return results
 
@@ -158,7 +129,7 @@ def _lock_runs(appends: Sequence[Append]) -> tuple[dict[str, _RunState], datetim
     if connection.vendor == "postgresql":
         # A first chunk changes the run's row: whoever may write it takes the whole lock at once, because two that share
         # one could not both have more.
-        is_new = any(append.name not in _known for append in appends)
+        is_new = not stream_rows.are_known(append.name for append in appends)
         sql, params = rows.query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute(sql + (" FOR NO KEY UPDATE" if is_new else " FOR SHARE"), params)
@@ -182,7 +153,7 @@ def _refusal(append: Append, runs: dict[str, _RunState]) -> Exception | None:
     return None
 
 
-def _closed(append: Append, stream: _Row) -> Exception | None:
+def _closed(append: Append, stream: StreamRow) -> Exception | None:
     if stream.closed_at is None:
         return None
     if append.attempt > stream.closed_by > 0:
@@ -192,59 +163,10 @@ def _closed(append: Append, stream: _Row) -> Exception | None:
     return StreamClosed(append.name.run_id, append.name.key, stream.end_reason)
 
 
-# -- streams ----------------------------------------------------------------------------------------------------------
-
-_known: "OrderedDict[StreamName, int]" = OrderedDict()  # ids of streams that are committed
-
-
-def _lock_streams(names: dict[StreamName, str], runs: dict[str, _RunState], now: datetime) -> dict[StreamName, _Row]:
-    """The rows of these streams, locked; made where they are missing. `names`: what each does on a retry."""
-    known = {name: pk for name in names if (pk := _known.get(name))}  # asked once: another thread may drop some
-    new = [name for name in names if name not in known]
-    if new:
-        _create(new, names, now)
-    wanted = Q(pk__in=known.values())
-    for name in new:
-        wanted |= Q(run=name.run_id, kind=name.kind, key=name.key)
-    rows = Stream.objects.filter(wanted).order_by("pk").select_for_update().values_list(*_ROW_COLUMNS)
-    found = {row.name: row for row in (_Row(*values) for values in rows)}
-    for gone in [name for name in names if name not in found]:  # removed with its run, and the run came back
-        _known.pop(gone, None)
-        raise RunNotFound(gone.run_id)
-    if new:
-        ids = {name: found[name].pk for name in new}
-        transaction.on_commit(lambda: _remember(ids))
-    return found
-
-
-def _create(names: Sequence[StreamName], on_retry: dict[StreamName, str], now: datetime) -> None:
-    Stream.objects.bulk_create(
-        [
-            Stream(run_id=name.run_id, kind=name.kind, key=name.key, on_retry=on_retry[name], created_at=now)
-            for name in sorted(names)
-        ],
-        ignore_conflicts=True,
-    )
-    # The first write of an output key is a change of the run that its followers see.
-    keys: dict[str, list[str]] = {}
-    for name in names:
-        if name.kind == OUTPUT:
-            keys.setdefault(name.run_id, []).append(name.key)
-    for run_id, old in Run.objects.filter(pk__in=keys).order_by("pk").values_list("pk", "realtime_streams"):
-        if added := [key for key in keys[run_id] if key not in old]:
-            bell.announce(Run.objects.filter(pk=run_id).touch(realtime_streams=[*old, *added]))
-
-
-def _remember(ids: dict[StreamName, int]) -> None:
-    _known.update(ids)
-    while len(_known) > _MOST_KNOWN:
-        _known.popitem(last=False)
-
-
 # -- chunks -----------------------------------------------------------------------------------------------------------
 
 
-def _stored_before(appends: Sequence[Append], streams: dict[StreamName, _Row]) -> dict[int, dict[int, int]]:
+def _stored_before(appends: Sequence[Append], streams: dict[StreamName, StreamRow]) -> dict[int, dict[int, int]]:
     """For each append, by id(): which of its chunks (their place) are stored already, and at which index."""
     found: dict[int, dict[int, int]] = {}
     for append in appends:
@@ -269,7 +191,7 @@ def _stored_before(appends: Sequence[Append], streams: dict[StreamName, _Row]) -
 
 def _place(
     append: Append,
-    stream: _Row | None,
+    stream: StreamRow | None,
     known: dict[int, int],
     rows: list[tuple[Any, ...]],
     rings: dict[StreamName, Appended],
@@ -302,15 +224,6 @@ def _place(
     return indexes
 
 
-def _insert(rows: list[tuple[Any, ...]]) -> None:
-    insert_many(StreamChunk, _CHUNK_FIELDS, rows)
-
-
-def _advance(streams: Sequence[_Row]) -> None:
-    rows = [(row.pk, *(getattr(row, field) for field in _MOVING_FIELDS)) for row in streams]
-    update_many(Stream, _MOVING_FIELDS, rows)
-
-
 def last_sequence(name: StreamName, producer: str) -> int:
     """The highest sequence that is stored of a producer; -1 if none."""
     chunks = StreamChunk.objects.filter(
@@ -318,14 +231,3 @@ def last_sequence(name: StreamName, producer: str) -> int:
     )
     highest: int | None = chunks.aggregate(highest=Max("sequence"))["highest"]
     return -1 if highest is None else highest
-
-
-# -- closing ----------------------------------------------------------------------------------------------------------
-
-
-def close_streams_of(run_ids: Collection[str], reason: str) -> None:
-    """Close all streams of runs that are final, in the transaction that ends them."""
-    streams = Stream.objects.filter(run__in=run_ids, closed_at=None).order_by("pk").select_for_update()
-    if found := list(streams):
-        Stream.objects.filter(pk__in=[stream.pk for stream in found]).update(closed_at=FromNow(), end_reason=reason)
-        bell.announce_chunks([Appended(stream.name, stream.next_index, end=End(reason)) for stream in found])

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
-from realtime_runs.engine.appending import close_streams_of
+from realtime_runs.engine.stream_rows import close_streams_of
 from realtime_runs.live import bell
 from realtime_runs.models import Attempt, Change, FromNow, RunEvent, database_now
 from realtime_runs.statuses import FINAL, RunStatus
