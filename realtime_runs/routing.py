@@ -12,6 +12,7 @@ from channels.routing import URLRouter
 from django.urls import path, re_path
 
 from realtime_runs.engine.backends.base import get_backend
+from realtime_runs.wire.realtime import runs, tickets
 from realtime_runs.wire.realtime.base import NotFoundConsumer
 
 Scope = MutableMapping[str, Any]
@@ -28,6 +29,10 @@ def _route(pattern: str, consumer: Any) -> Any:
 
 # Lists for channels.routing.URLRouter.
 http_urlpatterns: Final[list[Any]] = [
+    _route(r"^realtime/v1/runs/(?P<run_id>[^/]+)$", runs.RunConsumer),
+    _route(r"^realtime/v1/runs$", runs.TaggedRunsConsumer),
+    _route(r"^realtime/v1/batches/(?P<batch_id>[^/]+)$", runs.BatchRunsConsumer),
+    _route(r"^realtime/v1/tickets$", tickets.TicketConsumer),
     _route(r"^realtime/", NotFoundConsumer),
 ]
 websocket_urlpatterns: Final[list[Any]] = []

@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from realtime_runs.engine.backends.base import Backend
 from realtime_runs.engine.worker import Worker
 
 
@@ -30,3 +31,10 @@ def worker_in_thread() -> Iterator[None]:
         made[0].stop()
         assert made[0].wait(20)
         thread.join(10)
+
+
+class IdleBackend(Backend):
+    """Runs stay queued, also in a process that serves."""
+
+    def dispatch(self, run_ids: Sequence[str]) -> None:
+        pass

@@ -16,6 +16,7 @@ class Feed:
 
     topic: Topic
     is_endless = False  # may hold any number of runs, so that they are never read all at once
+    changed_since: datetime | None = None  # of the first list only what changed at that time or later
 
     def first(self) -> list[RealtimeRun]:
         raise NotImplementedError
@@ -61,8 +62,11 @@ class TagFeed(Feed):
 
     is_endless = True
 
-    def __init__(self, tags: Sequence[str], look_back: timedelta, most: int) -> None:
+    def __init__(
+        self, tags: Sequence[str], look_back: timedelta, most: int, *, changed_since: datetime | None = None
+    ) -> None:
         self.topic = tag_topic(tags[0])
+        self.changed_since = changed_since
         self._tags = frozenset(tags)
         self._look_back = look_back
         self._most = most
@@ -80,8 +84,11 @@ class TagFeed(Feed):
 class BatchFeed(Feed):
     """The runs of a batch. With `stop_on_completion` it ends when all of them are final."""
 
-    def __init__(self, batch_id: str, *, stop_on_completion: bool = False) -> None:
+    def __init__(
+        self, batch_id: str, *, stop_on_completion: bool = False, changed_since: datetime | None = None
+    ) -> None:
         self.topic = batch_topic(batch_id)
+        self.changed_since = changed_since
         self._stop = stop_on_completion
         self._run_count = -1
 
@@ -90,7 +97,7 @@ class BatchFeed(Feed):
         if not counts:
             raise BatchNotFound(self.topic.name)
         self._run_count = counts[0]
-        return reading.read_batch(self.topic.name)
+        return reading.read_batch(self.topic.name, self.changed_since)
 
     def is_over(self, versions: "OrderedDict[str, Seen]") -> bool:
         return self._stop and sum(seen.is_final for seen in versions.values()) >= self._run_count

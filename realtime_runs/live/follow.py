@@ -6,7 +6,8 @@ written twice, for `for` and for `async for`; everything that decides something 
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Generic
 
 from realtime_runs.database import read, readers
@@ -47,8 +48,9 @@ class Subscription(Closable, Generic[P, O]):
         """
         return StreamSubscription(self._feed, streams, signal=self._signal, convert=self._convert)
 
-    def _is_aborted(self, follower: Follower) -> bool:
-        return follower.is_closed or (self._signal is not None and self._signal.is_set())
+    @property
+    def _is_aborted(self) -> bool:
+        return self._closed or (self._signal is not None and self._signal.is_set())
 
     def __iter__(self) -> Iterator[RealtimeRun[P, O]]:
         refuse_on_event_loop("A subscription")
@@ -62,13 +64,13 @@ class Subscription(Closable, Generic[P, O]):
         joined = hub.join(follower)
         try:
             joined.result()
-            runs = follower.accept(read(self._feed.first))
+            runs = follower.accept(read(follower.begin))
             while True:
                 for run in runs:
-                    if self._is_aborted(follower):
+                    if self._is_aborted:
                         return
                     yield self._convert(run)
-                if follower.is_over or self._is_aborted(follower):
+                if follower.is_over or self._is_aborted:
                     return
                 runs = []
                 if rung.wait(SIGNAL_SECONDS if self._signal else None):
@@ -80,6 +82,18 @@ class Subscription(Closable, Generic[P, O]):
             hub.leave(follower)
 
     async def __aiter__(self) -> AsyncIterator[RealtimeRun[P, O]]:
+        async with aclosing(self.pages()) as pages:
+            async for runs in pages:
+                for run in runs:
+                    if self._is_aborted:
+                        return
+                    yield self._convert(run)
+
+    async def pages(self, *, pause: float = 0) -> AsyncGenerator[list[RealtimeRun], None]:
+        """The runs as they come together: first the current state (perhaps none), then the newer versions.
+
+        After a change it waits `pause` seconds for more of them.
+        """
         rung = asyncio.Event()
         follower = Follower(self._feed, rung.set, asyncio.get_running_loop())
         if not self._opens(follower):
@@ -87,16 +101,17 @@ class Subscription(Closable, Generic[P, O]):
         joined = hub.join(follower)
         try:
             await asyncio.wrap_future(joined)
-            runs = follower.accept(await readers.run(self._feed.first))
+            runs = follower.accept(await readers.run(follower.begin))
+            is_first = True
             while True:
-                for run in runs:
-                    if self._is_aborted(follower):
-                        return
-                    yield self._convert(run)
-                if follower.is_over or self._is_aborted(follower):
+                if (runs or is_first) and not self._is_aborted:
+                    yield runs
+                if follower.is_over or self._is_aborted:
                     return
-                runs = []
+                runs, is_first = [], False
                 if await wait_for_bell(rung, self._signal):
+                    if pause:
+                        await asyncio.sleep(pause)
                     rung.clear()
                     waiting, since = follower.take()
                     caught_up = [] if since is None else await readers.run(follower.catch_up, since)

@@ -44,6 +44,12 @@ class Follower(Listener):
         self.is_over = self.feed.is_over(self._seen)
         return new
 
+    def begin(self) -> list[RealtimeRun]:
+        """What the feed begins with. May raise RunNotFound or BatchNotFound."""
+        if self.feed.is_endless and self.feed.changed_since is not None:
+            return self.catch_up(self.feed.changed_since)
+        return self.feed.first()
+
     def catch_up(self, since: datetime) -> list[RealtimeRun]:
         """What changed since, a page of it; the rest comes with the next wake-up."""
         if not self.feed.is_endless:

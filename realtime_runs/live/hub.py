@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from channels.layers import BaseChannelLayer
 from django.db import Error
 
 from realtime_runs.conf import app_settings
@@ -21,6 +20,7 @@ from realtime_runs.database import readers
 from realtime_runs.live import bell, reading
 from realtime_runs.live.chunks import Appended
 from realtime_runs.live.layer import carrying_layer
+from realtime_runs.live.layer_groups import LayerGroups
 from realtime_runs.live.listeners import Listener, WorkListener
 from realtime_runs.live.loop import live_loop
 from realtime_runs.live.snapshot import RealtimeRun
@@ -51,10 +51,7 @@ class Hub:
         self._has_changes: asyncio.Event | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._layer: BaseChannelLayer | None = None
-        self._channel: str | None = None
-        self._channel_lock = asyncio.Lock()
-        self._layer_works = False
+        self._groups: LayerGroups | None = None  # None: no layer reaches other processes
         self._horizon = _LONG_AGO
         self._remembered: dict[str, int] = {}
 
@@ -109,7 +106,8 @@ class Hub:
             if topic.kind in ("tag", "batch"):
                 horizon = await readers.run(reading.read_horizon)
                 self._horizon = horizon if self._horizon == _LONG_AGO else min(self._horizon, horizon)
-            await self._join_group(topic)
+            if self._groups is not None:
+                await self._groups.join(topic)
         finally:
             self._joining.pop(topic, None)
 
@@ -121,7 +119,7 @@ class Hub:
         if not listeners and listener.topic in self._topics:
             # Long polls come back at once; leaving and joining the group each time would cost two calls a poll.
             self._left_at[listener.topic] = time.monotonic()
-            if self._layer is None:
+            if self._groups is None:
                 self._forget(listener.topic)
 
     def _forget(self, topic: Topic) -> None:
@@ -140,14 +138,14 @@ class Hub:
         self._inherited = inherited
         self._loop = loop
         self._has_changes = asyncio.Event()
-        self._layer = carrying_layer()
         self._tasks = [
             loop.create_task(self._read_changes()),
             loop.create_task(self._backstop()),
             loop.create_task(self._streams.run()),
         ]
-        if self._layer is not None:
-            self._tasks.append(loop.create_task(self._receive(self._layer)))
+        if (layer := carrying_layer()) is not None:
+            self._groups = LayerGroups(layer, self._topics.keys(), self._hear_others)
+            self._tasks.append(loop.create_task(self._groups.run()))
 
     def _hear(self, bells: bell.Bells) -> None:
         for topic, versions in bells.items():
@@ -157,6 +155,11 @@ class Hub:
                 else:
                     self._mark(versions)
                     break
+
+    def _hear_others(self, topic: Topic, versions: dict[str, int], tails: dict[str, int]) -> None:
+        """A bell of another process."""
+        self._hear({topic: versions})
+        self._streams.hear_counts(topic.name, tails)
 
     def _mark(self, run_ids: Iterable[str]) -> None:
         self._changed.update(run_ids)
@@ -218,15 +221,16 @@ class Hub:
     async def _backstop(self) -> None:
         turn = 0
         while True:
+            layer_works = self._groups is not None and self._groups.works
             await asyncio.sleep(
-                app_settings.BACKSTOP_WITH_LAYER_SECONDS if self._layer_works else app_settings.BACKSTOP_SECONDS
+                app_settings.BACKSTOP_WITH_LAYER_SECONDS if layer_works else app_settings.BACKSTOP_SECONDS
             )
             turn += 1
             self._forget_left()
             try:
                 await self._look(long=turn % _LONG_LOOK_EVERY == 0)
-                if self._layer is not None and turn % _LONG_LOOK_EVERY == 0:
-                    await self._join_groups()  # before the layer lets the memberships expire
+                if self._groups is not None and turn % _LONG_LOOK_EVERY == 0:
+                    await self._groups.join_all()
             except Error:
                 logger.warning("The backstop could not read the database; trying again.", exc_info=True)
             except Exception:
@@ -263,63 +267,15 @@ class Hub:
         long_ago = time.monotonic() - app_settings.LINGER_SECONDS
         for topic in [topic for topic, left_at in self._left_at.items() if left_at < long_ago]:
             self._forget(topic)
-            if self._layer is not None and self._channel is not None:
-                self._spawn(self._layer.group_discard(topic.group, self._channel))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(_quietly(coroutine))
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
-
-    # -- the layer: bells of other processes --------------------------------------------------------------------------
-
-    async def _join_group(self, topic: Topic) -> None:
-        if self._layer is None:
-            return
-        try:
-            await self._layer.group_add(topic.group, await self._own_channel(self._layer))
-            self._layer_works = True
-        except Exception:
-            self._layer_works = False  # the backstop becomes quick until the layer is back
-            logger.warning("The channel layer cannot be reached; polling the database meanwhile.", exc_info=True)
-
-    async def _join_groups(self) -> None:
-        for topic in list(self._topics):
-            await self._join_group(topic)
-
-    async def _own_channel(self, layer: BaseChannelLayer) -> str:
-        async with self._channel_lock:
-            if self._channel is None:
-                self._channel = await layer.new_channel()
-            return self._channel
-
-    async def _receive(self, layer: BaseChannelLayer) -> None:
-        while True:
-            try:
-                # Never under wait_for: cancelling `receive` makes the pub/sub layer forget the channel.
-                message = await layer.receive(await self._own_channel(layer))
-            except Exception:
-                self._layer_works = False
-                logger.warning("The channel layer cannot be reached; polling the database meanwhile.", exc_info=True)
-                await asyncio.sleep(_RETRY_SECONDS)
-                await self._join_groups()
-                continue
-            if message.get("type") == bell.MESSAGE_TYPE and message["from"] != bell.PROCESS_ID:
-                topic = Topic(*message["topic"])
-                self._hear({topic: message["versions"]})
-                self._streams.hear_counts(topic.name, message.get("tails", {}))
+            if self._groups is not None:
+                leaving = asyncio.get_running_loop().create_task(self._groups.leave(topic))
+                self._tasks.append(leaving)
+                leaving.add_done_callback(self._tasks.remove)
 
 
 def _wake(listeners: list[Listener]) -> None:
     for listener in listeners:
         listener.wake()
-
-
-async def _quietly(coroutine: Any) -> None:
-    try:
-        await coroutine
-    except Exception:
-        logger.warning("The channel layer did not let a group go.", exc_info=True)
 
 
 hub: Final = Hub()

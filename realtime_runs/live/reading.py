@@ -50,9 +50,12 @@ def read_tagged(tags: Iterable[str], look_back: timedelta, limit: int) -> list[R
     return [snapshot(run) for run in reversed(runs)]
 
 
-def read_batch(batch_id: str) -> list[RealtimeRun]:
-    """All runs of the batch, in item order."""
-    return [snapshot(run) for run in Run.objects.filter(batch=batch_id).order_by("batch_index")]
+def read_batch(batch_id: str, changed_since: datetime | None = None) -> list[RealtimeRun]:
+    """All runs of the batch, or those that changed at that time or later, in item order."""
+    runs = Run.objects.filter(batch=batch_id)
+    if changed_since is not None:
+        runs = runs.filter(updated_at__gte=changed_since)
+    return [snapshot(run) for run in runs.order_by("batch_index")]
 
 
 def read_horizon(*, long: bool = False) -> datetime:

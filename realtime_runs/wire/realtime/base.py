@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import Any, ClassVar
 
-import orjson
 from channels.generic.http import AsyncHttpConsumer
 from django.http import QueryDict
 
@@ -12,6 +11,7 @@ from realtime_runs.access.principals import Principal, from_header
 from realtime_runs.access.rules import Need
 from realtime_runs.database import DatabaseThreads
 from realtime_runs.wire import body, cors, sessions
+from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.errors import BodyTooLarge, Refusal, refusal
 
 Headers = dict[str, str]
@@ -140,7 +140,7 @@ class RealtimeConsumer(AsyncHttpConsumer):
         )
 
     async def send_json(self, data: Any, *, status: int = 200, headers: Headers | None = None) -> None:
-        content = orjson.dumps(data)
+        content = dumps(data)
         await self.send_headers(
             status=status,
             headers={"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})},

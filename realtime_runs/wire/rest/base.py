@@ -15,7 +15,15 @@ from realtime_runs.access.principals import Principal
 from realtime_runs.access.rules import Need
 from realtime_runs.wire import body, cors
 from realtime_runs.wire.authentication import principal_of
+from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.errors import BodyTooLarge, refusal
+
+
+class WireRenderer(JSONRenderer):
+    """JSON of any value that a run may hold."""
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        return b"" if data is None else dumps(data)
 
 
 class PrincipalAuthentication(BaseAuthentication):
@@ -38,7 +46,7 @@ class ApiView(APIView):
 
     authentication_classes = [PrincipalAuthentication]
     permission_classes = []  # `need` decides
-    renderer_classes = [JSONRenderer]
+    renderer_classes = [WireRenderer]
     parser_classes = []  # `valid` and `raw_body` read it: content types say little here
     is_open_to_pages: ClassVar[bool] = False
     max_body: ClassVar[int] = 64 * 1024
