@@ -16,9 +16,11 @@ from typing import Any, Final
 
 from django.http import HttpRequest, StreamingHttpResponse
 
+from realtime_runs.engine.context import is_on_event_loop
 from realtime_runs.exceptions import RealtimeRunsError, StreamTimeout
 from realtime_runs.live.chunks import Chunk
 from realtime_runs.live.stream_follow import ChunkReader, StreamRestarted
+from realtime_runs.models import StreamName
 
 PING_SECONDS: Final = 10.0
 WSGI_SECONDS: Final = 25.0  # a synchronous server gives a whole thread or process to each answer
@@ -30,6 +32,27 @@ HEADERS: Final = {
 _PING: Final = b": ping\n\n"
 
 MakeReader = Callable[[float | None], ChunkReader[Chunk]]  # from a time-out; the next one goes on where this one was
+
+
+def answer(request: HttpRequest | None, name: StreamName, **options: Any) -> StreamingHttpResponse:
+    """The events of a stream, as the server can send them. `options`: of a ChunkReader."""
+    options["start_index"] = start_index(request, options["start_index"])
+    if is_on_event_loop():
+        return response(async_events(ChunkReader(name, _same, **options)))
+    latest: ChunkReader[Chunk] | None = None
+
+    def make_reader(timeout: float | None) -> ChunkReader[Chunk]:
+        nonlocal latest
+        if latest is not None:
+            options["start_index"] = latest.next_index
+        latest = ChunkReader(name, _same, **{**options, "timeout": timeout})
+        return latest
+
+    return response(sync_events(make_reader, options["timeout"]))
+
+
+def _same(chunk: Chunk) -> Chunk:
+    return chunk
 
 
 def response(events: AsyncIterator[bytes] | Iterator[bytes]) -> StreamingHttpResponse:

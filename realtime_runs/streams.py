@@ -9,8 +9,7 @@ A run argument is an id, a handle, a snapshot or a row. `target` is `"self"`, `"
 Functions that touch the database have an async twin: `a` + name.
 """
 
-from collections.abc import Callable
-from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
@@ -20,8 +19,10 @@ from realtime_runs.conf import app_settings
 from realtime_runs.durations import Duration, parse_duration
 from realtime_runs.engine.appending import last_sequence
 from realtime_runs.engine.codec import Codec
-from realtime_runs.engine.context import is_on_event_loop, refuse_to_block
-from realtime_runs.engine.pipes import AsyncPipe, Pipe, Sink, Source
+from realtime_runs.engine.context import refuse_to_block
+from realtime_runs.engine.feeding import Sink
+from realtime_runs.engine.pipes import AsyncPipe, Pipe, Source
+from realtime_runs.engine.stream_writer import StreamWriter
 from realtime_runs.engine.writing import DEFAULT_KEY, Target, check_key
 from realtime_runs.exceptions import InvalidOption
 from realtime_runs.input_streams import InputHandling, InputStream, input
@@ -84,72 +85,7 @@ class StreamReader(ChunkReader[T]):
         never touches the run. Elsewhere it ends after 25 s, and an EventSource comes back for the rest. Events: see
         `realtime_runs.sse`.
         """
-        options = {**self._options, "start_index": sse.start_index(request, self._options["start_index"])}
-        if is_on_event_loop():
-            return sse.response(sse.async_events(ChunkReader(self.name, _same, **options)))
-
-        def make_reader(timeout: float | None) -> ChunkReader[Chunk]:
-            if made:
-                options["start_index"] = made.pop().next_index
-            made.append(ChunkReader(self.name, _same, **{**options, "timeout": timeout}))
-            return made[0]
-
-        made: list[ChunkReader[Chunk]] = []
-        return sse.response(sse.sync_events(make_reader, self._options["timeout"]))
-
-
-def _same(chunk: Chunk) -> Chunk:
-    return chunk
-
-
-class StreamWriter(Generic[T]):
-    """Writes many chunks to one stream: see `Stream.writer`. An error of one write is raised by a later one, or at the
-    end of the block.
-    """
-
-    def __init__(self, make_sink: Callable[[], Sink]) -> None:
-        self._make_sink = make_sink
-        self._sink = make_sink()
-        self._merged: list[Any] = []
-
-    def write(self, chunk: T) -> None:
-        """Hand over a chunk; blocks only when very many wait. Raises ChunkInvalid, NotJson, TooLarge, StreamClosed."""
-        refuse_to_block("write()", "await awrite()")
-        self._sink.put(chunk)
-
-    async def awrite(self, chunk: T) -> None:
-        await self._sink.aput(chunk)
-
-    def merge(self, source: Source[T]) -> None:
-        """Store everything that an iterable gives, beside what is written; in a thread, or in async code as a task."""
-        kind = AsyncPipe if is_on_event_loop() else Pipe
-        self._merged.append(kind(source, self._make_sink()))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            self._stop()
-            return
-        for pipe in self._merged:
-            pipe.wait_until_complete()
-        self._sink.drain()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            self._stop()
-            return
-        for pipe in self._merged:
-            await pipe.wait_until_complete()
-        await self._sink.adrain()
-
-    def _stop(self) -> None:
-        for pipe in self._merged:
-            pipe.stop()
+        return sse.answer(request, self.name, **self._options)
 
 
 class Stream(Generic[T]):

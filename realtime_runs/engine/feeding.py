@@ -2,9 +2,13 @@
 into the next one, in order.
 """
 
+import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
+
+from django.db import transaction
 
 from realtime_runs.engine.writer import GroupWriter
 from realtime_runs.engine.writing import Target
@@ -86,3 +90,48 @@ class Feed:
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+class Sink:
+    """Where the chunks of a pipe or writer go: into a feed, or straight to the table where nothing runs beside us."""
+
+    def __init__(self, target: Target, encode: Callable[[Any], bytes]) -> None:
+        self.target = target
+        self._encode = encode
+        writer = target.writer
+        self._feed = Feed(target, writer) if isinstance(writer, GroupWriter) else None
+
+    @property
+    def is_inline(self) -> bool:
+        return self._feed is None
+
+    def put(self, value: Any) -> None:
+        """May block. Raises ChunkInvalid and the like, or the error of an earlier write."""
+        data = self._encode(value)
+        if self._feed is None or transaction.get_connection().in_atomic_block:
+            self.target.write(self.target.append([data]))
+        elif full := self._feed.offer(data):
+            full.result()
+
+    async def aput(self, value: Any) -> None:
+        data = self._encode(value)
+        if self._feed is None:
+            await self.target.awrite(self.target.append([data]))
+        elif full := self._feed.offer(data):
+            await asyncio.wrap_future(full)
+
+    def drain(self) -> None:
+        """Until everything is stored."""
+        if self._feed is not None:
+            self._feed.stored().result()
+
+    async def adrain(self) -> None:
+        if self._feed is not None:
+            await asyncio.wrap_future(self._feed.stored())
+
+    def fail(self) -> None:
+        """Tell readers that the source has failed."""
+        self.target.write(self.target.close("error"))
+
+    async def afail(self) -> None:
+        await self.target.awrite(self.target.close("error"))

@@ -23,25 +23,28 @@ Rows = TypeVar("Rows", bound=QuerySet[Any])
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
+    """`next`: cursor for `after`, when older ones follow; `previous`: for `before`, when newer ones do."""
+
     data: list[T]
     next: str | None
     previous: str | None
-    _turn: Callable[[str], Self] = field(repr=False)
+    _turn: Callable[[str], Any] = field(repr=False)  # from a cursor, to a page of the same class
 
     def next_page(self) -> Self | None:
-        return self._turn(self.next) if self.next else None
+        page: Self | None = self._turn(self.next) if self.next else None
+        return page
 
     async def anext_page(self) -> Self | None:
         return await sync_to_async(self.next_page)()
 
     def __iter__(self) -> Iterator[T]:
-        page: Self | None = self
+        page: Page[T] | None = self
         while page is not None:
             yield from page.data
             page = page.next_page()
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        page: Self | None = self
+        page: Page[T] | None = self
         while page is not None:
             for item in page.data:
                 yield item

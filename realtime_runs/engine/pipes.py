@@ -9,17 +9,15 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import connections
 
-from realtime_runs.engine.feeding import Feed
-from realtime_runs.engine.writer import GroupWriter
-from realtime_runs.engine.writing import Target
+from realtime_runs.engine.feeding import Sink
 from realtime_runs.exceptions import LeaseLost, PipeOverrun, RunStopped
 
 T = TypeVar("T")
@@ -27,51 +25,6 @@ Source = Iterable[T] | AsyncIterable[T]
 
 _MOST_HELD: Final = 10_000  # chunks that a pipe keeps for a loop over it
 _END: Final = object()
-
-
-class Sink:
-    """Where the chunks of a pipe or writer go: into a feed, or straight to the table where nothing runs beside us."""
-
-    def __init__(self, target: Target, encode: Callable[[Any], bytes]) -> None:
-        self.target = target
-        self._encode = encode
-        writer = target.writer
-        self._feed = Feed(target, writer) if isinstance(writer, GroupWriter) else None
-
-    @property
-    def is_inline(self) -> bool:
-        return self._feed is None
-
-    def put(self, value: Any) -> None:
-        """May block. Raises ChunkInvalid and the like, or the error of an earlier write."""
-        data = self._encode(value)
-        if self._feed is None or transaction.get_connection().in_atomic_block:
-            self.target.write(self.target.append([data]))
-        elif full := self._feed.offer(data):
-            full.result()
-
-    async def aput(self, value: Any) -> None:
-        data = self._encode(value)
-        if self._feed is None:
-            await self.target.awrite(self.target.append([data]))
-        elif full := self._feed.offer(data):
-            await asyncio.wrap_future(full)
-
-    def drain(self) -> None:
-        """Until everything is stored."""
-        if self._feed is not None:
-            self._feed.stored().result()
-
-    async def adrain(self) -> None:
-        if self._feed is not None:
-            await asyncio.wrap_future(self._feed.stored())
-
-    def fail(self) -> None:
-        """Tell readers that the source has failed."""
-        self.target.write(self.target.close("error"))
-
-    async def afail(self) -> None:
-        await self.target.awrite(self.target.close("error"))
 
 
 class AnyPipe(Generic[T]):
