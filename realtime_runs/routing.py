@@ -5,15 +5,13 @@ A project with a router of its own puts `http_urlpatterns` and `websocket_urlpat
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
 from realtime_runs.engine.backends.base import get_backend
-from realtime_runs.wire.realtime import runs, tickets
-from realtime_runs.wire.realtime.base import NotFoundConsumer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,21 +19,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def _route(pattern: str, consumer: Any) -> Any:
-    """Patterns are regular expressions: a stream key may hold a slash, and what it may not hold is refused later."""
-    application: Any = consumer.as_asgi()
-    return re_path(pattern, application)
+def __getattr__(name: str) -> Any:
+    """The lists are made when first asked for (PEP 562): asgi.py imports this module before the apps are loaded."""
+    if name in ("http_urlpatterns", "websocket_urlpatterns"):
+        from realtime_runs.wire.realtime import routes
 
-
-# Lists for channels.routing.URLRouter.
-http_urlpatterns: Final[list[Any]] = [
-    _route(r"^realtime/v1/runs/(?P<run_id>[^/]+)$", runs.RunConsumer),
-    _route(r"^realtime/v1/runs$", runs.TaggedRunsConsumer),
-    _route(r"^realtime/v1/batches/(?P<batch_id>[^/]+)$", runs.BatchRunsConsumer),
-    _route(r"^realtime/v1/tickets$", tickets.TicketConsumer),
-    _route(r"^realtime/", NotFoundConsumer),
-]
-websocket_urlpatterns: Final[list[Any]] = []
+        return getattr(routes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def start() -> None:
@@ -51,6 +41,8 @@ def application(django_application: Any, *, prefix: str = "") -> Application:
     picks up what an earlier process left. It drains when the server says that it shuts down (ASGI lifespan: Uvicorn,
     Hypercorn), or when the process exits (Daphne).
     """
+    from realtime_runs.wire.realtime.routes import http_urlpatterns  # needs the apps
+
     start()
     inner: Any = URLRouter(http_urlpatterns)
     http: Any = URLRouter([path(prefix, inner), re_path(r"", django_application)])

@@ -30,6 +30,10 @@ class CountingBackend(base.Backend):
         type(self).stopped += 1
 
 
+async def nothing(scope, receive, send):
+    """In place of Django."""
+
+
 @pytest.fixture
 def backend(settings):
     settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": f"{__name__}.CountingBackend"}
@@ -38,7 +42,7 @@ def backend(settings):
 
 
 def test_building_the_asgi_application_starts_the_backend(backend):
-    routing.application(None)
+    routing.application(nothing)
     assert backend.started == 1
 
 
@@ -63,7 +67,7 @@ async def test_the_end_of_the_lifespan_drains(backend):
     async def send(message):
         sent.append(message["type"])
 
-    await routing.application(None)({"type": "lifespan"}, receive, send)
+    await routing.application(nothing)({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert backend.stopped == 1
 
