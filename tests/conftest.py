@@ -28,6 +28,7 @@ hypothesis_settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis_settings.load_profile("same-each-time")
 
 EMBEDDED = "realtime_runs.engine.backends.embedded.EmbeddedBackend"
+HOUR = 3600
 
 
 def eventually(fn: Callable[[], Any], timeout: float = 10, interval: float = 0.02, message: str = "") -> Any:
@@ -75,6 +76,26 @@ def in_threads() -> Callable[..., list[Any]]:
         return outcomes
 
     return run
+
+
+@pytest.fixture
+def live(settings: Any) -> Iterator[Callable[..., None]]:
+    """`live(BACKSTOP_SECONDS=…)`: a new hub under these settings. Until then one that hears only bells."""
+    from tests.following import restart_hub  # which needs this file and Django
+
+    def start(**values: Any) -> None:
+        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, **values}
+        restart_hub()
+
+    start(BACKSTOP_SECONDS=HOUR)
+    yield start
+    restart_hub()
+
+
+@pytest.fixture
+def nobody_executes(settings: Any) -> None:
+    """This process triggers and writes as a server does, and executes nothing."""
+    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
 
 
 class Process:

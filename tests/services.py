@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -582,7 +582,12 @@ def redis_or_skip(config: pytest.Config) -> Service:
     except ServiceUnreachable as unreachable:
         reason = str(unreachable)
     except ServiceMissing as missing:
-        if not services.are_required:
-            pytest.skip(str(missing))
-        reason = str(missing)
+        skip_or_fail(config, str(missing))
     pytest.fail(reason, pytrace=False)
+
+
+def skip_or_fail(config: pytest.Config, reason: str) -> NoReturn:
+    """The machine lacks what a test needs: where services are required the test fails, elsewhere it is skipped."""
+    if config.stash[SERVICES].are_required:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -19,16 +19,15 @@ from realtime_runs.live.chunks import End
 from realtime_runs.models import Run, Stream, StreamChunk, StreamName
 from realtime_runs.models.stream import OUTPUT
 from tests import tasks as t
-from tests.conftest import EMBEDDED, eventually
+from tests.conftest import eventually
+from tests.stored_chunks import stored_chunks
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"]),
+    pytest.mark.usefixtures("nobody_executes"),
+]
 
 log = streams.define("log", str)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_executes(settings):
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
 
 
 @pytest.fixture
@@ -38,12 +37,6 @@ def run_id() -> str:
 
 def one(run_id: str, *chunks: bytes, key: str = "log", **more: Any) -> Append:
     return Append(StreamName(run_id, OUTPUT, key), list(chunks), **more)
-
-
-def stored(run_id: str, key: str = "log") -> list[bytes]:
-    rows = StreamChunk.objects.filter(stream__run=run_id, stream__key=key).order_by("index")
-    assert [row.index for row in rows] == list(range(len(rows)))
-    return [bytes(row.data) for row in rows]
 
 
 def kinds(results: list[Any]) -> list[Any]:
@@ -57,7 +50,8 @@ def test_appends_of_one_transaction_are_stored_in_their_order(run_id):
     other = t.echo.trigger(2).id
     appends = [one(run_id, b"1", b"2"), one(other, b"3"), one(run_id, b"4"), one(run_id, b"5", key="b")]
     assert append_all(appends) == [[0, 1], [0], [2], [0]]
-    assert (stored(run_id), stored(other), stored(run_id, "b")) == ([b"1", b"2", b"4"], [b"3"], [b"5"])
+    assert stored_chunks(run_id) == [b"1", b"2", b"4"]
+    assert (stored_chunks(other), stored_chunks(run_id, "b")) == ([b"3"], [b"5"])
     assert sorted(runs.retrieve(run_id).realtime_streams) == ["b", "log"]
 
 
@@ -70,7 +64,7 @@ def test_who_is_refused_takes_nothing_from_the_others(run_id):
         *(one(run_id, b"5", lease=Lease(run_id, 1, "lost")), one(run_id, b"6")),
     ]
     assert kinds(append_all(appends)) == [StreamClosed, [0], RunNotFound, StreamClosed, LeaseLost, [1]]
-    assert stored(run_id) == [b"2", b"6"]
+    assert stored_chunks(run_id) == [b"2", b"6"]
     assert StreamChunk.objects.count() == 2
 
 
@@ -85,7 +79,7 @@ def test_of_a_repeated_batch_only_what_is_missing_is_stored(run_id):
     append_all([one(run_id, b"other")])
     again = one(run_id, b"0", b"1", b"2", b"3", producer="p", sequences=[0, 1, 2, 3])
     assert append_all([again]) == [[0, 1, 3, 4]]
-    assert stored(run_id) == [b"0", b"1", b"other", b"2", b"3"]
+    assert stored_chunks(run_id) == [b"0", b"1", b"other", b"2", b"3"]
 
 
 def test_what_was_stored_before_the_end_may_be_repeated_behind_it_and_what_was_not_may_not(run_id):
@@ -93,7 +87,7 @@ def test_what_was_stored_before_the_end_may_be_repeated_behind_it_and_what_was_n
     runs.cancel(run_id)
     repeated, more = (one(run_id, *numbers, producer="p", sequences=[0, 1][: len(numbers)]) for numbers in ("0", "01"))
     assert kinds(append_all([repeated, more])) == [[0], StreamClosed]
-    assert stored(run_id) == [b"0"]
+    assert stored_chunks(run_id) == [b"0"]
 
 
 def test_a_lease_of_another_run_decides_and_its_attempt_is_not_that_of_the_stream(run_id):
@@ -269,7 +263,7 @@ def test_a_commit_whose_answer_got_lost_is_repeated_without_doubles(run_id, tran
     assert lost_answers.left == 0
     assert sorted(outcomes) == list(range(1, 21))
     assert sorted(next(reader) for _ in range(20)) == sorted(map(str, range(20)))
-    assert len(stored(run_id)) == 21
+    assert len(stored_chunks(run_id)) == 21
 
 
 def test_a_close_whose_answer_got_lost_is_no_error(run_id, lost_answers):
@@ -287,7 +281,7 @@ def test_the_same_write_twice_in_one_transaction_is_stored_once(run_id, transact
     transactions.let_go()
     eventually(lambda: len(by_sequence) == len(by_record) == 5, timeout=20)
     assert by_sequence == by_record == [0] * 5
-    assert (stored(run_id), stored(run_id, "other")) == ([b'"a"'], [b'"a"'])
+    assert (stored_chunks(run_id), stored_chunks(run_id, "other")) == ([b'"a"'], [b'"a"'])
 
 
 @pytest.mark.parametrize("kind", ["threads", "tasks"])
@@ -320,7 +314,7 @@ def test_flush_returns_when_everything_is_stored(run_id, transactions):
     assert not any(future.done() for future in futures)
     transactions.let_go()
     process_writer().flush()
-    assert len(stored(run_id)) == 5
+    assert len(stored_chunks(run_id)) == 5
 
 
 def test_flush_waits_for_what_is_repeated_after_an_error(run_id, transactions, monkeypatch):
@@ -344,4 +338,4 @@ def test_a_run_that_came_back_under_its_id_gets_a_new_stream(run_id):
         log.append("none", target=run_id)
     row.save(force_insert=True)
     assert log.append("new", target=run_id) == 0
-    assert stored(run_id) == [b'"new"']
+    assert stored_chunks(run_id) == [b'"new"']

@@ -3,10 +3,12 @@
 A python block runs in the namespace of its page, in order, and `expression  # → value` must give that value. A comment
 above a block says what else it is: `<!-- not executed: reason -->`, or for the pages that build a project of their own
 `<!-- file: path -->`, `<!-- append: path -->` and `<!-- shell -->`. `<!-- with a worker -->` in a page gives it a worker
-that executes runs beside the examples; on other pages runs are over when `trigger` returns.
+that executes runs beside the examples; on other pages runs are over when `trigger` returns. `<!-- with a service at
+REPORT_URL -->` starts an HTTP server and sets that variable of the environment.
 """
 
 import ast
+import http.server
 import importlib
 import inspect
 import json
@@ -14,11 +16,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 import types
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ from realtime_runs import checks as our_checks
 from realtime_runs import exceptions as our_exceptions
 from realtime_runs.conf import DEFAULTS
 from realtime_runs.engine import registry
+from realtime_runs.engine.paging import Page
 from realtime_runs.live.closing import Closable
 from tests.conftest import EMBEDDED, ROOT
 from tests.in_process import worker_in_thread
@@ -47,6 +52,7 @@ REFERENCE = DOCS / "reference"
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (not executed|file|append|shell)(?:: ([^\n]+))? -->\s*\Z")
 WITH_WORKER = "<!-- with a worker -->"
+WITH_SERVICE = "<!-- with a service at REPORT_URL -->"
 EXPECTED = re.compile(r"# → (.*)$")
 FIRST_CELL = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
@@ -133,6 +139,30 @@ def run_statement(code: types.CodeType, namespace: dict[str, Any]) -> None:
         exec(code, namespace)  # noqa: S102 our own pages
 
 
+class Report(http.server.BaseHTTPRequestHandler):
+    """Somebody else's service, which sends the lines of its answer as it goes along."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        for line in (b"10 % done\n", b"100 % done\n"):
+            self.wfile.write(line)
+            time.sleep(0.05)
+
+    def log_message(self, *arguments: Any) -> None: ...
+
+
+@contextmanager
+def report_service() -> Iterator[None]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Report) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPORT_URL", f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("no_new_tasks")
 @pytest.mark.parametrize("path", [path for path in PAGES if examples(path)], ids=page_id)
@@ -140,10 +170,14 @@ def test_examples_of_a_page_run_in_order_and_give_what_they_say(path, monkeypatc
     # A real module: pydantic and dataclasses look up names where a class says that it is from.
     module = types.ModuleType(f"docs_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    has_worker = WITH_WORKER in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    has_worker = WITH_WORKER in text
     if has_worker:
         settings.REALTIME_RUNS = settings.REALTIME_RUNS | {"BACKEND": EMBEDDED}
-    with worker_in_thread() if has_worker else nullcontext():
+    with (
+        worker_in_thread() if has_worker else nullcontext(),
+        report_service() if WITH_SERVICE in text else nullcontext(),
+    ):
         for block in examples(path):
             execute(block, vars(module), page_id(path))
     with override_settings(REALTIME_RUNS=vars(module).get("REALTIME_RUNS", {})):
@@ -295,7 +329,8 @@ def test_each_exception_is_in_the_api_reference():
 
 
 def public_members(cls: type) -> set[str]:
-    ours = [base for base in cls.__mro__ if base is cls or issubclass(base, Closable)]  # readers share what they are
+    shared = (Closable, Page)  # what readers are, and pages
+    ours = [base for base in cls.__mro__ if base is cls or issubclass(base, shared)]
     inherited = {name for base in cls.__mro__ if base not in ours for name in vars(base)}
     own = {name for base in ours for name in vars(base)} | set(getattr(cls, "__dataclass_fields__", ()))
     return {name for name in own - inherited if not name.startswith("_")}

@@ -16,33 +16,20 @@ from django.db.backends.signals import connection_created
 
 from realtime_runs import runs
 from realtime_runs.conf import DEFAULTS
-from realtime_runs.live import bell, listeners, reading
+from realtime_runs.live import bell, layer_groups, listeners, reading
 from realtime_runs.live import hub as hub_module
 from realtime_runs.live.hub import hub
 from realtime_runs.live.listeners import Listener, WorkListener
 from realtime_runs.live.loop import live_loop
 from realtime_runs.live.topics import WORK, run_topic, tag_topic
 from realtime_runs.models import Run
-from tests.conftest import close_connection_of_event_loops, eventually
-from tests.test_follow import HOUR, Reader, everybody_left, later, later_in_batch, restart_hub, touch
+from tests.conftest import HOUR, close_connection_of_event_loops, eventually
+from tests.following import Reader, everybody_left, later, later_in_batch, touch
 
 # Emptying only our own tables after each test takes half the time.
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
 
 KINDS = ["for", "async for"]
-
-
-@pytest.fixture
-def live(settings):
-    """`live(BACKSTOP_SECONDS=…)`: a new hub under these settings. By default its backstop never comes."""
-
-    def start(**values: Any) -> None:
-        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, **values}
-        restart_hub()
-
-    start(BACKSTOP_SECONDS=HOUR)
-    yield start
-    restart_hub()
 
 
 @pytest.fixture(autouse=True)
@@ -729,14 +716,14 @@ def test_our_own_bells_that_come_back_cost_no_second_read(layer, follow, calls_o
 
 
 def test_while_the_layer_is_away_readers_poll_and_later_its_bells_are_heard_again(monkeypatch, layer, follow, calls_of):
-    monkeypatch.setattr(hub_module, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(layer_groups, "_RETRY_SECONDS", 0.05)
     others = layer(BACKSTOP_SECONDS=0.05)
     others.is_away = True
     run_id = later()
     reader = follow(runs.subscribe_to_run(run_id)).began()
     reader.saw(run_id, touch_elsewhere(run_id))
     others.is_away = False
-    eventually(lambda: run_topic(run_id).group in others.groups and hub._layer_works)
+    eventually(lambda: run_topic(run_id).group in others.groups and hub._groups.works)
     looks = calls_of("read_versions")
 
     def backstop_sleeps() -> bool:
@@ -760,7 +747,7 @@ def test_a_topic_whose_group_cannot_be_joined_is_polled(layer, follow):
 
 
 def test_a_layer_that_goes_away_in_between_costs_the_readers_time_and_no_change(monkeypatch, layer, follow):
-    monkeypatch.setattr(hub_module, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(layer_groups, "_RETRY_SECONDS", 0.05)
     others = layer(BACKSTOP_SECONDS=0.05, BACKSTOP_WITH_LAYER_SECONDS=0.1)
     run_id = later(tags="a")
     readers = [follow(runs.subscribe_to_run(run_id)).began(), follow(runs.subscribe_to_runs_with_tag("a")).began()]

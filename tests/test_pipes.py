@@ -1,6 +1,7 @@
 """Pipes and writers: what they store, when a run waits for them, and where the error of a source goes."""
 
 import asyncio
+import json
 import threading
 from functools import partial
 
@@ -13,17 +14,12 @@ from realtime_runs.exceptions import ChunkInvalid, PipeOverrun, StreamClosed
 from realtime_runs.models import Stream, StreamChunk
 from tests import tasks as t
 from tests import tasks_pipes as p
-from tests.conftest import EMBEDDED, eventually
+from tests.conftest import eventually
+from tests.stored_chunks import stored_chunks
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nobody_executes")]
 
 words = p.words
-
-
-@pytest.fixture(autouse=True)
-def _triggered_only(settings):
-    """This process executes nothing, and writes as a server does."""
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
 
 
 @pytest.fixture
@@ -31,9 +27,8 @@ def run_id() -> str:
     return t.echo.trigger(1, delay="1h").id
 
 
-def stored(run_id, key="words"):
-    rows = StreamChunk.objects.filter(stream__run=run_id, stream__key=key).order_by("index")
-    return [bytes(row.data).decode().strip('"') for row in rows]
+def stored(run_id: str, key: str = "words") -> list[str]:
+    return [json.loads(data) for data in stored_chunks(run_id, key)]
 
 
 def end_reason(run_id):

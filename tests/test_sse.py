@@ -11,14 +11,9 @@ from django.test import AsyncClient, Client
 
 from realtime_runs import runs, sse, streams
 from tests import tasks as t
-from tests.conftest import EMBEDDED, eventually
+from tests.conftest import eventually
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_executes(settings):
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nobody_executes")]
 
 
 @pytest.fixture

@@ -27,16 +27,14 @@ from realtime_runs.exceptions import (
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Run, Stream, StreamChunk
 from tests import tasks as t
-from tests.conftest import EMBEDDED
+from tests.stored_chunks import stored_chunks
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"]),
+    pytest.mark.usefixtures("nobody_executes"),
+]
 
 log = streams.define("log", str)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_executes(settings):
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
 
 
 @pytest.fixture
@@ -44,14 +42,9 @@ def run_id() -> str:
     return t.echo.trigger(1).id
 
 
-def stored(run_id, key="log"):
-    rows = StreamChunk.objects.filter(stream__run=run_id, stream__key=key).order_by("index")
-    return [(row.index, bytes(row.data).decode()) for row in rows]
-
-
 def test_chunks_get_dense_indexes_and_are_stored_when_append_returns(run_id):
     assert [log.append(text, target=run_id) for text in "abc"] == [0, 1, 2]
-    assert stored(run_id) == [(0, '"a"'), (1, '"b"'), (2, '"c"')]
+    assert stored_chunks(run_id) == [b'"a"', b'"b"', b'"c"']
 
 
 def test_the_first_chunk_of_a_key_is_a_change_of_the_run(run_id):
@@ -141,7 +134,7 @@ def test_a_closed_stream_takes_no_more(run_id):
     log.close(target=run_id)
     with pytest.raises(StreamClosed, match="closed"):
         log.append("b", target=run_id)
-    assert stored(run_id) == [(0, '"a"')]
+    assert stored_chunks(run_id) == [b'"a"']
     assert list(log.read(run_id)) == ["a"]
 
 
@@ -168,7 +161,7 @@ def test_a_repeated_write_is_stored_once_and_gives_its_index_again(run_id):
     assert log.append("c", target=run_id, producer="q", sequence=0) == 2
     assert log.append("d", target=run_id, record_id="r") == 3
     assert log.append("d", target=run_id, record_id="r") == 3
-    assert [data for _, data in stored(run_id)] == ['"a"', '"b"', '"c"', '"d"']
+    assert stored_chunks(run_id) == [b'"a"', b'"b"', b'"c"', b'"d"']
     assert (log.last_sequence(run_id, "p"), log.last_sequence(run_id, "nobody")) == (1, -1)
     log.close(target=run_id)
     assert log.append("again", target=run_id, producer="p", sequence=1) == 1
@@ -178,10 +171,10 @@ def test_in_a_transaction_it_shares_its_end(run_id):
     with transaction.atomic():
         assert log.append("a", target=run_id) == 0
         transaction.set_rollback(True)
-    assert stored(run_id) == []
+    assert stored_chunks(run_id) == []
     with transaction.atomic():
         assert log.append("b", target=run_id) == 0
-    assert stored(run_id) == [(0, '"b"')]
+    assert stored_chunks(run_id) == [b'"b"']
 
 
 @pytest.mark.parametrize(

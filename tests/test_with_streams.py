@@ -17,16 +17,14 @@ from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Run, StreamName
 from realtime_runs.runs import RunUpdate, StreamChunk
 from tests import tasks as t
-from tests.conftest import EMBEDDED, eventually
+from tests.conftest import eventually
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"]),
+    pytest.mark.usefixtures("nobody_executes"),
+]
 
 numbers = streams.define("numbers", int)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_executes(settings):
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
 
 
 def new_run(**options):

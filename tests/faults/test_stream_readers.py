@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,17 +15,18 @@ from django.utils import timezone
 
 from realtime_runs import runs, streams
 from realtime_runs.engine.appending import Append, append_all
-from realtime_runs.live import stream_follow
+from realtime_runs.exceptions import StreamGap
+from realtime_runs.live import bell, stream_follow, stream_reading
 from realtime_runs.live.hub import hub
 from realtime_runs.live.loop import live_loop
 from realtime_runs.live.stream_follow import Cursor
 from realtime_runs.live.stream_reading import read_page
-from realtime_runs.models import Stream, StreamChunk, StreamName
+from realtime_runs.models import Run, Stream, StreamChunk, StreamName
 from realtime_runs.models.bulk import insert_many
 from realtime_runs.models.stream import OUTPUT
 from tests import tasks as t
-from tests.conftest import Process, eventually, with_settings
-from tests.test_follow import HOUR, everybody_left, restart_hub
+from tests.conftest import HOUR, Process, eventually, with_settings
+from tests.following import everybody_left
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
 
@@ -34,13 +36,10 @@ LAYERS = ["channels_redis.core.RedisChannelLayer", "channels_redis.pubsub.RedisP
 
 
 @pytest.fixture(autouse=True)
-def _no_backstop(settings: Any) -> Iterator[None]:
+def _no_backstop(live: Any) -> Iterator[None]:
     """What a reader gets comes by its bell."""
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKSTOP_SECONDS": HOUR}
-    restart_hub()
     yield
     everybody_left()
-    restart_hub()
 
 
 @pytest.fixture
@@ -54,6 +53,7 @@ class Reader:
     def __init__(self, run_id: str, kind: str) -> None:
         self.chunks: list[Any] = []
         self.reader = log.read(run_id)
+        self.error: BaseException | None = None
         self._is_async = kind == "async for"
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -65,6 +65,8 @@ class Reader:
             else:
                 for chunk in self.reader:
                     self.chunks.append(chunk)
+        except BaseException as error:  # the test judges it
+            self.error = error
         finally:
             connections.close_all()
 
@@ -73,8 +75,11 @@ class Reader:
             self.chunks.append(chunk)
 
     def ended(self) -> str:
+        """Wait for its end; the reason. Raises what ended it."""
         self._thread.join(10)
         assert not self._thread.is_alive(), "it waits for what it has missed"
+        if self.error is not None:
+            raise self.error
         return self.reader.end_reason
 
 
@@ -234,6 +239,78 @@ def test_with_a_layer_another_process_reads_everything_by_bells(
     never = {"BACKSTOP_SECONDS": HOUR, "BACKSTOP_WITH_LAYER_SECONDS": HOUR}
     env = with_settings({**server_env, "REDIS_URL": redis_url, "CHANNEL_LAYER": layer}, never)
     assert "has read 300 True" in read_in_one_process_what_another_writes(start_process, run_id, env)
+
+
+# -- what was removed -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What each read for the tails of this process was asked for."""
+    asked: list[Any] = []
+    read_missing = stream_reading.read_missing
+
+    def watched(wanted: Any) -> Any:
+        asked.append(wanted)
+        return read_missing(wanted)
+
+    monkeypatch.setattr(stream_reading, "read_missing", watched)
+    return asked
+
+
+def follows(run_id: str, kind: str) -> Reader:
+    """A reader that has taken `a` from the table and `b` from the tail."""
+    log.append("a", target=run_id)
+    reader = Reader(run_id, kind)
+    eventually(lambda: reader.chunks == ["a"])
+    log.append("b", target=run_id)
+    eventually(lambda: reader.chunks == ["a", "b"])
+    return reader
+
+
+def hear_of(run_id: str, count: int) -> None:
+    """The bell of another process."""
+    live_loop.call(hub._streams.hear_counts, run_id, {"output/log": count})
+
+
+def number_of(reads: list[Any]) -> int:
+    """How many there are when the hub has had time for very many."""
+    eventually(lambda: reads)
+    time.sleep(0.3)
+    return len(reads)
+
+
+@pytest.mark.parametrize("kind", ["for", "async for"])
+def test_a_stream_that_was_removed_with_its_run_is_not_looked_for_again_and_again(
+    run_id: str, kind: str, reads: list[Any]
+) -> None:
+    reader = follows(run_id, kind)
+    Run.objects.filter(pk=run_id).delete()
+    reads.clear()
+    hear_of(run_id, 5)
+    count = number_of(reads)
+    reader.reader.close()
+    reader.ended()
+    assert count <= 2
+
+
+@pytest.mark.parametrize("first_index", [5, 8])
+@pytest.mark.parametrize("kind", ["for", "async for"])
+def test_a_reader_whose_next_chunks_were_removed_is_told_and_they_are_not_looked_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, run_id: str, kind: str, first_index: int, reads: list[Any]
+) -> None:
+    reader = follows(run_id, kind)
+    monkeypatch.setattr(bell, "_in_process_chunks", [])  # what follows is not heard, as if from elsewhere
+    for number in range(2, 8):
+        log.append(str(number), target=run_id)
+    Stream.objects.update(first_index=first_index)
+    StreamChunk.objects.filter(index__lt=first_index).delete()
+    reads.clear()
+    hear_of(run_id, 8)
+    with pytest.raises(StreamGap) as caught:
+        reader.ended()
+    assert caught.value.first_index == first_index
+    assert number_of(reads) <= 2
 
 
 # -- very long streams ------------------------------------------------------------------------------------------------

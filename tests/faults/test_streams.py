@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from realtime_runs.live import bell, stream_follow
 from realtime_runs.models import FromNow, Run, Stream, StreamChunk
 from tests import tasks as t
 from tests.conftest import Process, eventually
-from tests.test_follow import restart_hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,18 +48,6 @@ for start in range(first, count, 25):
         print("producing", flush=True)
 print("has produced", flush=True)
 """
-
-
-@pytest.fixture
-def live(settings: Any) -> Iterator[Callable[..., None]]:
-    """`live(BACKSTOP_SECONDS=…)`: a new hub under these settings, and another one for those who come after."""
-
-    def start(**values: Any) -> None:
-        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, **values}
-        restart_hub()
-
-    yield start
-    restart_hub()
 
 
 def new_run() -> str:

@@ -14,22 +14,9 @@ from realtime_runs import runs
 from realtime_runs.live import bell
 from realtime_runs.models import Run
 from tests.conftest import eventually
-from tests.test_follow import Reader, everybody_left, later, later_in_batch, restart_hub, touch
+from tests.following import Reader, everybody_left, later, later_in_batch, touch
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
-
-
-@pytest.fixture
-def live(settings) -> Iterator[Callable[..., None]]:
-    """`live(BACKSTOP_SECONDS=…)`: a new hub under these settings."""
-
-    def start(**values: Any) -> None:
-        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, **values}
-        restart_hub()
-
-    yield start
-    everybody_left()
-    restart_hub()
 
 
 @pytest.fixture
@@ -43,6 +30,7 @@ def follow() -> Iterator[Callable[..., Reader]]:
     yield start
     for reader in readers:
         reader.stop()
+    everybody_left()
 
 
 class BadBells:
