@@ -578,6 +578,14 @@ def test_a_run_that_becomes_final_between_joining_and_reading_ends_the_loop(monk
 # -- slow readers -----------------------------------------------------------------------------------------------------
 
 
+def test_who_follows_a_run_that_is_removed_is_told(follow_by, live):
+    live(BACKSTOP_SECONDS=0.1)
+    reader = follow_by(runs.subscribe_to_run(t.echo.trigger(1), stop_on_completion=False)).began()
+    Run.objects.all().delete()
+    with pytest.raises(RunNotFound):
+        reader.ended()
+
+
 def test_a_slow_reader_skips_versions_and_gets_the_newest(follow_by):
     run_id = later()
     reader = follow_by(runs.subscribe_to_run(run_id), halted=True).began()

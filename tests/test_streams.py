@@ -255,6 +255,9 @@ def test_a_new_attempt_goes_on_or_begins_anew():
     assert next(reader) == 3
     runs.cancel(handle)
     assert list(fresh.read(handle.id)) == [3]
+    marker, chunk = fresh.read(handle.id, start_index=1)  # who comes back has a chunk that is void now
+    assert (type(marker), marker.index, chunk) == (streams.StreamRestarted, 2, 3)
+    assert list(fresh.read(handle.id, start_index=3)) == []
     assert list(log.read(handle.id)) == ["1", "2", "3"]
     assert [record.attempt for record in log.read(handle.id).records()] == [1, 1, 2]
 

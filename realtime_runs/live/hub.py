@@ -244,6 +244,7 @@ class Hub:
                 for run_id, version in versions.items()
                 if any(not listener.knows(run_id, version) for listener in self._topics.get(run_topic(run_id), ()))
             )
+            self._tell_readers_of(set(runs) - versions.keys())
         if tokens := self._followed("token"):
             self._hear({token_topic(name): {name: 0} for name in await readers.run(reading.read_settled, tokens)})
         await self._streams.look()
@@ -258,6 +259,13 @@ class Hub:
                 self._remembered.clear()
             self._remembered.update(changed)
             self._horizon = horizon
+
+    def _tell_readers_of(self, gone: Iterable[str]) -> None:
+        """Runs that were removed. (Or are not committed yet: then their readers find them when they look.)"""
+        listeners = [one for run_id in gone for one in self._topics.get(run_topic(run_id), ()) if one.reads_rows]
+        for listener in listeners:
+            listener.look_again()
+        self._wake(listeners)
 
     def _followed(self, *kinds: str) -> list[str]:
         """Names of the topics of these kinds that somebody reads."""

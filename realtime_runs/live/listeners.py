@@ -5,12 +5,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.live.topics import Topic, token_topic
 
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _MOST_WAITING: Final = 1000  # runs kept for a reader that does not come; beyond, it reads the table itself
 
 
@@ -69,6 +70,10 @@ class Listener:
         """The reader must read the table from there."""
         with self._lock:
             self._behind_since = min(self._behind_since or since, since)
+
+    def look_again(self) -> None:
+        """What is followed seems to be gone; the reader finds out, and says so."""
+        self.fall_behind(_LONG_AGO)
 
     def take(self) -> tuple[list[RealtimeRun], datetime | None]:
         """The waiting snapshots, and since when the reader must read the table itself (None: not at all)."""

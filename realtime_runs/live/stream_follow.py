@@ -7,7 +7,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
@@ -65,7 +66,8 @@ class Cursor:
         self.given = self.position  # of the next chunk to be given to the reader: it may leave amid what was taken
         self.needs_page = True  # the table is asked before anything is taken from the tail
         self._starts_latest = start_index is None
-        self._last: int | None = None  # index of the last chunk that was given
+        # Index of the last chunk that was given; who begins later has what is before, and is told when that is void.
+        self._last = start_index - 1 if start_index else None
         self._is_over = False
 
     @property
@@ -183,7 +185,8 @@ class ChunkReader(Closable, Generic[T]):
             while not cursor.is_over:
                 rung.clear()  # before looking: what comes meanwhile rings again
                 items: list[Chunk | StreamRestarted] = []
-                if cursor.needs_page:
+                if cursor.needs_page or listener.must_look:
+                    listener.must_look = False
                     try:
                         items = cursor.take_page(read(read_page, self.name, cursor.wanted, cursor.limit))
                     except (OperationalError, InterfaceError) as error:
@@ -192,10 +195,10 @@ class ChunkReader(Closable, Generic[T]):
                 else:
                     items = cursor.take_tail(listener.tail)
                 for item in items:
-                    if self._must_stop(listener):
+                    if self._must_stop():
                         return
-                    yield self._give(item)
-                if self._must_stop(listener):
+                    yield item if isinstance(item, StreamRestarted) else self._give(item)
+                if self._must_stop():
                     return
                 if items:
                     until = self._deadline()
@@ -208,6 +211,21 @@ class ChunkReader(Closable, Generic[T]):
             hub.leave(listener)
 
     async def __aiter__(self) -> AsyncIterator[T | StreamRestarted]:
+        async with aclosing(self._pages()) as pages:
+            async for items in pages:
+                for item in items:
+                    if self._must_stop():
+                        return
+                    yield item if isinstance(item, StreamRestarted) else self._give(item)
+
+    async def pages(self) -> AsyncGenerator[list[T], None]:
+        """The same, but everything that is there is given at once, and a new beginning goes unsaid."""
+        async with aclosing(self._pages()) as pages:
+            async for items in pages:
+                if chunks := [self._give(item) for item in items if isinstance(item, Chunk)]:
+                    yield chunks
+
+    async def _pages(self) -> AsyncGenerator[list[Chunk | StreamRestarted], None]:
         rung = asyncio.Event()
         listener = TailListener(self.name, rung.set, asyncio.get_running_loop())
         cursor = self._begin()
@@ -220,7 +238,8 @@ class ChunkReader(Closable, Generic[T]):
             while not cursor.is_over:
                 rung.clear()
                 items: list[Chunk | StreamRestarted] = []
-                if cursor.needs_page:
+                if cursor.needs_page or listener.must_look:
+                    listener.must_look = False
                     try:
                         items = cursor.take_page(await readers.run(read_page, self.name, cursor.wanted, cursor.limit))
                     except (OperationalError, InterfaceError) as error:
@@ -228,11 +247,9 @@ class ChunkReader(Closable, Generic[T]):
                         await asyncio.sleep(_RETRY_SECONDS)
                 else:
                     items = cursor.take_tail(listener.tail)
-                for item in items:
-                    if self._must_stop(listener):
-                        return
-                    yield self._give(item)
-                if self._must_stop(listener):
+                if items:
+                    yield items
+                if self._must_stop():
                     return
                 if items:
                     until = self._deadline()
@@ -249,18 +266,16 @@ class ChunkReader(Closable, Generic[T]):
         self._cursor = Cursor(self.name, self._start_index)
         return self._cursor
 
-    def _give(self, item: Chunk | StreamRestarted) -> T | StreamRestarted:
-        if isinstance(item, StreamRestarted):
-            return item
-        value = self._convert(item)
-        self._cursor.given = item.index + 1
+    def _give(self, chunk: Chunk) -> T:
+        value = self._convert(chunk)
+        self._cursor.given = chunk.index + 1
         return value
 
-    def _must_stop(self, listener: TailListener) -> bool:
+    def _must_stop(self) -> bool:
         """Raises StreamAborted."""
         if self._signal is not None and self._signal.is_set():
             raise StreamAborted(self.name.run_id, self.name.key, self.next_index)
-        return listener.is_closed
+        return self._closed
 
     def _deadline(self) -> float:
         return float("inf") if self._timeout is None else time.monotonic() + self._timeout

@@ -97,5 +97,5 @@ class StreamHub:
             else:
                 tails[news.name].extend(news)
         self._wake_readers(tails)
-        # More has come meanwhile. Not those that were not found: removed with their run, as their readers will see.
+        # More has come meanwhile. Not those that were not found: removed with their run.
         self._mark(news.name for news, _ in found if tails[news.name].is_behind and news.name in self._tails)

@@ -107,7 +107,11 @@ class TailListener(Listener):
         super().__init__(run_topic(name.run_id), wake, loop)
         self.name = name
         self.tail = Tail(name)  # replaced by the hub with that of all readers
+        self.must_look = False
         self._version = 0
+
+    def look_again(self) -> None:
+        self.must_look = True
 
     def knows(self, run_id: str, version: int) -> bool:
         return self._version >= version
