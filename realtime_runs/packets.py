@@ -75,15 +75,20 @@ def _dump(value: Any, what: str, *, ensure_ascii: bool = False) -> str:
 
 def parse(text: str, what: str) -> Any:
     """The value of a JSON text from outside. Raises NotJson for what `encode` would refuse."""
+    value = parse_result(text, what)
+    encode(value, what)
+    return value
+
+
+def parse_result(text: str, what: str) -> Any:
+    """The value of a JSON text that a task made elsewhere. Raises NotJson for what `encode_result` would refuse."""
     try:
         check_depth(text, what)
-        value = json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise NotJson(f"{what} is nested too deeply.") from None
     except ValueError as error:
         raise NotJson(f"{what} is not JSON: {error}") from None
-    encode(value, what)
-    return value
 
 
 def _refuse_constant(name: str) -> Any:

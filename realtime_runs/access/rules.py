@@ -36,6 +36,15 @@ def trigger(task_id: str) -> Need:
     return Need("trigger", alternatives=_any(Grant("trigger", "tasks", task_id)))
 
 
+def make_child(parent_id: str, parent: Run | None) -> Need:
+    """Beside the right to trigger. `parent` is None when there is none with this id, which a token that may not read it
+    does not learn.
+    """
+    if parent is not None:
+        return read_run(parent)
+    return Need("read", alternatives=_any(Grant("read", "runs", parent_id)))
+
+
 def trigger_batch(task_ids: Collection[str]) -> Need:
     """The batch in one request, of these tasks."""
     return Need("trigger", alternatives=_all_tasks("batchTrigger", task_ids))
@@ -53,11 +62,20 @@ def add_items(batch_id: str, task_ids: Collection[str]) -> Need:
 
 def read_run(run: Run) -> Need:
     """The run, its streams, its inputs, its packets."""
-    grants = [Grant("read", "runs", run.pk), Grant("read", "tasks", run.task)]
-    grants += [Grant("read", "tags", tag) for tag in run.tag_names]
-    if run.batch_id:
-        grants.append(Grant("read", "batch", run.batch_id))
-    return Need("read", run, _any(*grants))
+    return Need("read", run, _reading(run.pk, run.task, run.tag_names, run.batch_id))
+
+
+def read_known_run(run_id: str, task_id: str, tags: Iterable[str], batch_id: str | None) -> Need:
+    """The same of a run whose row need not be read, because who asks has a token or a key."""
+    return Need("read", alternatives=_reading(run_id, task_id, tags, batch_id))
+
+
+def _reading(run_id: str, task_id: str, tags: Iterable[str], batch_id: str | None) -> tuple[Alternative, ...]:
+    grants = [Grant("read", "runs", run_id), Grant("read", "tasks", task_id)]
+    grants += [Grant("read", "tags", tag) for tag in tags]
+    if batch_id:
+        grants.append(Grant("read", "batch", batch_id))
+    return _any(*grants)
 
 
 def follow_tags(tags: Iterable[str]) -> Need:

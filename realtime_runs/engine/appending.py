@@ -55,7 +55,8 @@ _own: Final = Producer()
 class Append:
     """Chunks for one stream, stored together and in this order. Calling it stores them alone.
 
-    `chunks` are encoded. `lease`: of the attempt that writes, whatever run the stream belongs to; None from outside.
+    `chunks` are encoded; without any, and without an end, the stream is only made, if it is not there. `lease`: of the
+    attempt that writes, whatever run the stream belongs to; None from outside.
     `producer` and `sequences` are the caller's, to repeat a write without doubles; by default they are ours.
     """
 
@@ -105,7 +106,8 @@ def append_all(appends: Sequence[Append]) -> list[list[int] | Exception]:
     for append in appends:
         refusal = _refusal(append, runs) or _closed(append, streams[append.name])
         known = stored.get(id(append), {})
-        is_stored = len(known) == len(append.chunks)  # all of it; to close what is closed is nothing to store either
+        # All of it; to close what is closed is nothing to store either. (A stream that is only made must be open.)
+        is_stored = len(known) == len(append.chunks) and bool(known or append.closes)
         if refusal and not (is_stored and isinstance(refusal, StreamClosed)):
             results.append(refusal)
             continue

@@ -10,9 +10,9 @@ from realtime_runs.engine.appending import Append
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.engine.context import ActiveRun, Writer, find_active
 from realtime_runs.engine.writer import InlineWriter, process_writer
-from realtime_runs.exceptions import InvalidOption, NotInsideRun
+from realtime_runs.exceptions import InvalidOption, NotInsideRun, RunNotFound
 from realtime_runs.live.chunks import End
-from realtime_runs.models import StreamName
+from realtime_runs.models import Run, StreamName
 from realtime_runs.models.stream import APPEND, OUTPUT
 from realtime_runs.packets import check_text
 
@@ -68,3 +68,10 @@ def _run_id(active: ActiveRun | None, target: Any) -> str:
         own: str = run.id
         return {"self": own, "parent": run.parent_id or own, "root": run.root_id or own}[target]
     return target if isinstance(target, str) else str(target.id)
+
+
+def run_id_of(run: Run, target: str) -> str:
+    """Which run `self`, `parent` or `root` is for somebody who works for `run` elsewhere. Raises RunNotFound."""
+    if target == "parent" and not run.parent_id:
+        raise RunNotFound(f"parent of {run.pk}")
+    return {"self": run.pk, "parent": str(run.parent_id), "root": run.root_id or run.pk}[target]

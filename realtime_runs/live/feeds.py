@@ -17,6 +17,7 @@ class Feed:
     topic: Topic
     is_endless = False  # may hold any number of runs, so that they are never read all at once
     changed_since: datetime | None = None  # of the first list only what changed at that time or later
+    is_resumed = False
 
     def first(self) -> list[RealtimeRun]:
         raise NotImplementedError
@@ -43,8 +44,10 @@ class Seen:
 
 
 class RunFeed(Feed):
-    def __init__(self, run_id: str, *, stop_on_completion: bool = True) -> None:
+    def __init__(self, run_id: str, *, stop_on_completion: bool = True, is_resumed: bool = False) -> None:
+        """`is_resumed`: the reader was here before, so it may begin with what the hub has."""
         self.topic = run_topic(run_id)
+        self.is_resumed = is_resumed
         self._stop = stop_on_completion
 
     def first(self) -> list[RealtimeRun]:

@@ -101,7 +101,11 @@ class Subscription(Closable, Generic[P, O]):
         joined = hub.join(follower)
         try:
             await asyncio.wrap_future(joined)
-            runs = follower.accept(await readers.run(follower.begin))
+            at_hand = hub.newest(self._feed.topic.name) if self._feed.is_resumed else None
+            first = [at_hand] if at_hand else await readers.run(follower.begin)
+            if self._feed.is_resumed and not at_hand:
+                hub.note(first)  # for the next one
+            runs = follower.accept(first)
             is_first = True
             while True:
                 if (runs or is_first) and not self._is_aborted:

@@ -46,6 +46,8 @@ class Hub:
         self._joining: dict[Topic, asyncio.Task[None]] = {}
         # Monotonic time at which the last reader left; the group is still joined.
         self._left_at: dict[Topic, float] = {}
+        # The last that was read of each run that is followed, or was a moment ago.
+        self._newest: dict[str, RealtimeRun] = {}
         self._changed: set[str] = set()
         self._streams = StreamHub(self._wake_readers)
         self._has_changes: asyncio.Event | None = None
@@ -74,6 +76,17 @@ class Hub:
         """What was appended in this process."""
         if self._streams.reads_any(news):
             live_loop.call(self._streams.hear, news)
+
+    def newest(self, run_id: str) -> RealtimeRun | None:
+        """What a reader that has joined, and was here before, may begin with instead of reading the table.
+
+        It may be as late as any bell: what bells have missed, the backstop finds.
+        """
+        return self._newest.get(run_id)
+
+    def note(self, runs: list[RealtimeRun]) -> None:
+        """What a reader that has joined has read."""
+        live_loop.call(self._remember, runs)
 
     @property
     def listener_count(self) -> int:
@@ -119,12 +132,12 @@ class Hub:
         if not listeners and listener.topic in self._topics:
             # Long polls come back at once; leaving and joining the group each time would cost two calls a poll.
             self._left_at[listener.topic] = time.monotonic()
-            if self._groups is None:
-                self._forget(listener.topic)
 
     def _forget(self, topic: Topic) -> None:
         self._topics.pop(topic, None)
         self._left_at.pop(topic, None)
+        if topic.kind == "run":
+            self._newest.pop(topic.name, None)
         if not any(topic.kind in ("tag", "batch") for topic in self._topics):
             self._horizon = _LONG_AGO
             self._remembered.clear()
@@ -149,6 +162,8 @@ class Hub:
 
     def _hear(self, bells: bell.Bells) -> None:
         for topic, versions in bells.items():
+            if topic.kind == "run" and topic.name in self._newest:
+                self._mark(versions)
             for listener in self._topics.get(topic, ()):
                 if isinstance(listener, WorkListener):
                     listener.hint(list(versions))
@@ -179,7 +194,14 @@ class Hub:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._mark(changed)
 
+    def _remember(self, runs: list[RealtimeRun]) -> None:
+        for run in runs:
+            known = self._newest.get(run.id)
+            if run_topic(run.id) in self._topics and (known is None or known.version < run.version):
+                self._newest[run.id] = run
+
     def _deliver(self, runs: list[RealtimeRun]) -> None:
+        self._remember(runs)
         self._wake(listener for listener, its_runs in self._sorted_by_listener(runs) if listener.offer(its_runs))
 
     def _wake(self, woken: Iterable[Listener]) -> None:

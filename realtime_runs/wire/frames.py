@@ -34,7 +34,7 @@ class Source:
     def __init__(self, see: See | None = None) -> None:
         self._see = see
 
-    def _feed(self, since: datetime | None) -> Feed:
+    def _feed(self, position: Position | None) -> Feed:
         raise NotImplementedError
 
     async def _tracker(self, position: Position | None) -> Tracker:
@@ -50,8 +50,7 @@ class Source:
         is_first = True
         while True:
             tracker = await self._tracker(position)
-            since = position.since if isinstance(position, FeedPosition) else None
-            subscription = Subscription(self._feed(since), convert=_same)
+            subscription = Subscription(self._feed(position), convert=_same)
             async with aclosing(subscription.pages(pause=pause)) as pages:
                 async for runs in pages:
                     new = tracker.take(runs)
@@ -74,8 +73,8 @@ class RunSource(Source):
         super().__init__()
         self._run_id = run_id
 
-    def _feed(self, since: datetime | None) -> Feed:
-        return RunFeed(self._run_id)
+    def _feed(self, position: Position | None) -> Feed:
+        return RunFeed(self._run_id, is_resumed=bool(position))
 
     async def _tracker(self, position: Position | None) -> Tracker:
         return RunTracker(position if isinstance(position, int) else 0)
@@ -88,8 +87,8 @@ class TagSource(Source):
         self._tags = tags
         self._look_back = parse_duration(look_back)
 
-    def _feed(self, since: datetime | None) -> Feed:
-        return TagFeed(self._tags, self._look_back, app_settings.FEED_MAX_RUNS, changed_since=since)
+    def _feed(self, position: Position | None) -> Feed:
+        return TagFeed(self._tags, self._look_back, app_settings.FEED_MAX_RUNS, changed_since=_since(position))
 
 
 class BatchSource(Source):
@@ -97,8 +96,12 @@ class BatchSource(Source):
         super().__init__(see)
         self._batch_id = batch_id
 
-    def _feed(self, since: datetime | None) -> Feed:
-        return BatchFeed(self._batch_id, changed_since=since)
+    def _feed(self, position: Position | None) -> Feed:
+        return BatchFeed(self._batch_id, changed_since=_since(position))
+
+
+def _since(position: Position | None) -> datetime | None:
+    return position.since if isinstance(position, FeedPosition) else None
 
 
 def _same(run: RealtimeRun) -> RealtimeRun:

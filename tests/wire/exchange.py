@@ -98,5 +98,6 @@ async def ask(method: str, path: str, headers: Mapping[str, str] | None = None, 
     async with Exchange(method, path, headers, body) as exchange:
         await exchange.start()
         answer = await exchange.rest()
-    exchange.data = json.loads(answer) if exchange.headers.get("content-type") == "application/json" else answer  # type: ignore[attr-defined]
+    is_json = answer and exchange.headers.get("content-type") == "application/json"
+    exchange.data = json.loads(answer) if is_json else answer  # type: ignore[attr-defined]
     return exchange

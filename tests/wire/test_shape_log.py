@@ -9,12 +9,15 @@ from asgiref.sync import sync_to_async
 from realtime_runs import auth, batch, runs
 from realtime_runs.engine import lifecycle
 from realtime_runs.engine.context import Lease
+from realtime_runs.live import reading
 from realtime_runs.live.hub import hub
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Run
 from realtime_runs.packets import Packet
 from realtime_runs.turns import atomic
+from realtime_runs.wire.realtime import lookup
 from tests import tasks as t
+from tests.conftest import eventually
 from tests.wire.exchange import Exchange, ask, key_header
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -185,6 +188,34 @@ async def test_a_packet_travels_verbatim():
     run_id = await new_run(Packet(text, "application/super+json"))
     (row,) = await Poller(f"/realtime/v1/runs/{run_id}").ask()
     assert (row["payload"], row["payloadType"]) == (text, "application/super+json")
+
+
+async def test_polls_of_a_run_that_is_followed_do_not_read_its_row(monkeypatch):
+    run_id = await new_run()
+    token = key_header(auth.create_public_token([f"read:runs:{run_id}"]))
+    pollers = [Poller(f"/realtime/v1/runs/{run_id}", token) for _ in range(5)]
+    for poller in pollers:
+        await poller.ask()
+    await poll_once(pollers, run_id, "a")  # now the hub has what it has read for all
+    asked = []
+    for module, name in ((reading, "read_runs"), (lookup, "_find")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda ids, original=original: asked.append(ids) or original(ids))
+    for tag in ("b", "c", "d"):
+        await poll_once(pollers, run_id, tag)
+    assert len(asked) <= 2 * 3  # for fifteen answers; a change may be heard while the one before is read
+
+
+async def poll_once(pollers, run_id, tag):
+    exchanges = [Exchange("GET", poller.url(live=True), poller.headers) for poller in pollers]
+    for exchange in exchanges:
+        await exchange.__aenter__()
+    await sync_to_async(eventually)(lambda: hub.listener_count == len(exchanges))
+    await sync_to_async(runs.add_tags)(run_id, tag)
+    for poller, exchange in zip(pollers, exchanges, strict=True):
+        (message,) = await poller.answer(exchange)
+        assert f'"{tag}"' in message["value"]["runTags"]
+        await exchange.leave()
 
 
 # -- tags and batches -------------------------------------------------------------------------------------------------

@@ -44,16 +44,18 @@ class RealtimeConsumer(AsyncHttpConsumer):
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in scope["headers"]
         }
-        self.query = QueryDict(scope.get("query_string", b""), mutable=False)
         try:
+            self.query = QueryDict(scope.get("query_string", b""), mutable=False)  # refuses a thousand parameters
             await self._answer()
         except ClientLeft:
             return
         except Exception as error:
             refused = refusal(error)
             if self._is_begun:
-                raise  # too late to say it; the server cuts the connection, and the client knows that it was not all
-            await self.send_refusal(refused)
+                # Too late to say it. Raised to Daphne, it would stop that from reaping connections.
+                await self.send_body(b"")
+            else:
+                await self.send_refusal(refused)
 
     async def _answer(self) -> None:
         method = self.scope["method"].lower()

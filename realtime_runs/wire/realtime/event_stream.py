@@ -12,7 +12,8 @@ from realtime_runs.access.rules import Need
 from realtime_runs.conf import app_settings
 from realtime_runs.exceptions import AccessDenied
 from realtime_runs.wire.encoding import dumps
-from realtime_runs.wire.realtime.base import RealtimeConsumer, threads
+from realtime_runs.wire.errors import refusal
+from realtime_runs.wire.realtime.base import Headers, RealtimeConsumer, threads
 
 HEADERS: Final = {
     "Content-Type": "text/event-stream",
@@ -41,11 +42,19 @@ class EventStreamConsumer(RealtimeConsumer):
             return self.principal
         return await super().authenticate()
 
-    async def send_events(self, events: AsyncGenerator[bytes, None], need: Need, *, first: bytes = b": ok\n\n") -> None:
+    async def send_events(
+        self,
+        events: AsyncGenerator[bytes, None],
+        need: Need,
+        *,
+        first: bytes = b": ok\n\n",
+        headers: Headers | None = None,
+        denied: bytes = end("auth"),
+    ) -> None:
         """Until there are no more. Every PING_SECONDS it is asked again whether the caller may still do what it
-        `need`s, and a comment is sent if nothing else was.
+        `need`s, and a comment is sent if nothing else was. `denied`: the last event for who may not.
         """
-        await self.send_headers(headers=HEADERS)
+        await self.send_headers(headers={**HEADERS, **(headers or {})})
         await self.send_body(first, more_body=True)  # Daphne sends headers with the first bytes, so these are at once
         async with aclosing(events):
             coming: asyncio.Future[Any] = asyncio.ensure_future(anext(events))
@@ -55,7 +64,7 @@ class EventStreamConsumer(RealtimeConsumer):
                     await asyncio.wait([coming], timeout=max(check_at - time.monotonic(), 0))
                     if time.monotonic() >= check_at:
                         if not await self._may_go_on(need):
-                            await self.send_body(end("auth"), more_body=True)
+                            await self.send_body(denied, more_body=True)
                             break
                         check_at = self._next_check()
                         if not coming.done():
@@ -65,6 +74,9 @@ class EventStreamConsumer(RealtimeConsumer):
                     try:
                         piece = coming.result()
                     except StopAsyncIteration:
+                        break
+                    except Exception as error:
+                        await self.send_body(event("error", dumps(refusal(error).body)), more_body=True)
                         break
                     coming = asyncio.ensure_future(anext(events))
                     await self.send_body(piece, more_body=True)

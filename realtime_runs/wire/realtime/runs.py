@@ -19,7 +19,8 @@ from realtime_runs.database import readers
 from realtime_runs.durations import parse_duration
 from realtime_runs.engine.options import check_tags
 from realtime_runs.engine.triggering import get_batch
-from realtime_runs.exceptions import InvalidInput, InvalidOption, RunNotFound
+from realtime_runs.exceptions import InvalidInput, InvalidOption
+from realtime_runs.live.hub import hub
 from realtime_runs.live.positions import FeedPosition
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.models import Run
@@ -27,6 +28,7 @@ from realtime_runs.wire import shape
 from realtime_runs.wire.errors import QueryError
 from realtime_runs.wire.frames import BatchSource, Frame, Position, RunSource, Source, TagSource
 from realtime_runs.wire.realtime.event_stream import EventStreamConsumer, end, event
+from realtime_runs.wire.realtime.lookup import get_run
 from realtime_runs.wire.run_frames import RunFrames
 
 _OFFSET: Final = re.compile(r"(-1)|(\d{1,19})_(\d{1,19})", re.ASCII)
@@ -128,7 +130,7 @@ class RunsConsumer(EventStreamConsumer):
         position, is_reset = _position(source, given)
         frames = source.frames(position, pause=_BURST_SECONDS)
         first = await anext(frames)
-        if source.is_run and not first.runs and await _is_over(need):
+        if source.is_run and not first.runs and (await get_run(self.kwargs["run_id"])).is_final:
             await frames.aclose()
             await self.send_headers(status=204)  # which tells an EventSource not to come back
             await self.send_body(b"")
@@ -154,8 +156,12 @@ class RunConsumer(RunsConsumer):
 
     async def source(self) -> tuple[Source, Need, str]:
         run_id = self.kwargs["run_id"]
-        run = await readers.run(_find_run, run_id)
-        return RunSource(run.pk), rules.read_run(run), f"run-{run.pk}"
+        known = hub.newest(run_id)
+        if known is not None and self.principal.sees_all:
+            need = rules.read_known_run(known.id, known.task_identifier, known.tags, known.batch_id)
+        else:
+            need = rules.read_run(await get_run(run_id))
+        return RunSource(run_id), need, f"run-{run_id}"
 
 
 class TaggedRunsConsumer(RunsConsumer):
@@ -171,11 +177,8 @@ class TaggedRunsConsumer(RunsConsumer):
             raise QueryError(tags=str(error)) from None
         if not tags:
             raise QueryError(tags="a tag is not blank")
-        source = TagSource([*tags], _look_back(self.query.get("createdAt", "")), self.see())
+        source = TagSource([*tags], _look_back(self.query.get("createdAt", "")), _visible(self))
         return source, rules.follow_tags(tags), "runs-" + ",".join(tags)
-
-    def see(self) -> Any:
-        return _visible(self)
 
 
 class BatchRunsConsumer(RunsConsumer):
@@ -184,17 +187,6 @@ class BatchRunsConsumer(RunsConsumer):
     async def source(self) -> tuple[Source, Need, str]:
         batch = await readers.run(get_batch, self.kwargs["batch_id"])
         return BatchSource(batch.pk, _visible(self)), rules.read_batch(batch.pk), f"batch-{batch.pk}"
-
-
-def _find_run(run_id: str) -> Run:
-    run = Run.objects.defer("payload", "output").filter(pk=run_id).first() if "\0" not in run_id else None
-    if run is None:
-        raise RunNotFound(run_id)
-    return run
-
-
-async def _is_over(need: Need) -> bool:
-    return need.run is not None and (await readers.run(_find_run, need.run.pk)).is_final
 
 
 def _visible(consumer: RunsConsumer) -> Any:
