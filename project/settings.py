@@ -91,6 +91,8 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+MEDIA_ROOT = os.environ.get("MEDIA_ROOT") or BASE_DIR / "media"  # large payloads on their way in; not served
+
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # the demo serves its static files without a collectstatic step
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Required, TypedDict
 
 from asgiref.sync import sync_to_async
+from django.db.models import Max
 
 from realtime_runs.engine import triggering
 from realtime_runs.engine.options import TriggerOptions
@@ -27,13 +28,18 @@ class BatchItem(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch as it is. `is_completed`: all of its runs are final, whatever their end."""
+    """A batch as it is. `is_completed`: all of its runs are final, whatever their end. `is_open`: it was begun over
+    HTTP and waits for `run_count` items; no run is made yet. `updated_at`: when one of its runs changed last.
+    """
 
     id: str
     created_at: datetime
+    updated_at: datetime
     run_count: int
     run_ids: tuple[str, ...]
+    is_open: bool
     is_completed: bool
+    idempotency_key: str
 
 
 def trigger(items: Iterable[BatchItem]) -> BatchHandle:
@@ -52,12 +58,16 @@ def retrieve(batch: BatchHandle | str) -> BatchState:
     """Raises BatchNotFound."""
     row = triggering.get_batch(batch if isinstance(batch, str) else batch.id)
     runs = Run.objects.filter(batch=row)
+    changed_at = runs.aggregate(last=Max("updated_at"))["last"]
     return BatchState(
         id=row.id,
         created_at=row.created_at,
+        updated_at=changed_at or row.created_at,
         run_count=row.run_count,
         run_ids=tuple(runs.order_by("batch_index").values_list("pk", flat=True)),
-        is_completed=not runs.unfinished().exists(),
+        is_open=row.is_open,
+        is_completed=not row.is_open and not runs.unfinished().exists(),
+        idempotency_key=row.idempotency_key,
     )
 
 

@@ -84,6 +84,29 @@ class InvalidOption(InvalidInput):
     """A trigger option, filter or duration has no meaning (negative delay, unknown status, naive datetime, ...)."""
 
 
+class ParentNotFound(InvalidInput):
+    """The run whose child was wanted does not exist; none was made."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(f"The parent, run {id!r}, does not exist.")
+
+
+class BatchItemInvalid(InvalidInput):
+    """No run can be made of an item of a batch, so nothing of it was stored. `index`: its place, from 0."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        super().__init__(f"Item {index} of the batch: {reason}")
+
+
+class BatchMissing(InvalidInput):
+    """There is no such batch that items could be added to; none was stored."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"There is no batch {id!r} to add items to.")
+
+
 class InvalidTransition(RealtimeRunsError):
     """The run is not in a status from which this move is allowed; it was left unchanged."""
 

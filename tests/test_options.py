@@ -75,6 +75,7 @@ def test_every_option_is_understood(check):
         "tags": ["b", "a"],
         "metadata": {"progress": 0},
         "idempotency_key": "k",
+        "idempotency_key_as_written": "order 7",
         "idempotency_key_ttl": "1h",
         "delay": "10s",
         "ttl": "1h30m",
@@ -100,6 +101,7 @@ def test_every_option_is_understood(check):
         max_attempts=4,
         max_duration=60.0,
         is_test=True,
+        idempotency_key_as_written="order 7",
     )
 
 

@@ -19,6 +19,7 @@ from realtime_runs.live import reading
 from realtime_runs.models import (
     Attempt,
     Batch,
+    BatchItem,
     IdempotencyClaim,
     Run,
     RunEvent,
@@ -355,6 +356,10 @@ def token(**values):
     return WaitToken(**{"created_at": RIGHT_NOW, "timeout_at": RIGHT_NOW, **values})
 
 
+def open_batch(**values):
+    return Batch(run_count=1, is_open=True, created_at=RIGHT_NOW, **values)
+
+
 VIOLATIONS = [
     ("run_status_is_known", [Run(**QUEUED | {"status": "DONE"})]),
     ("run_is_finished_when_final", [Run(**QUEUED | {"status": "FAILED"})]),
@@ -367,6 +372,11 @@ VIOLATIONS = [
     ("run_tag_once", [RunTag(run_id=run_id(1), tag_id="t"), RunTag(run_id=run_id(1), tag_id="t")]),
     ("attempt_number_once_per_run", [attempt(), attempt()]),
     ("idempotency_key_once_per_task", [claim(), claim(run_id=run_id(2))]),
+    ("batch_key_once", [open_batch(key_hash="h"), open_batch(key_hash="h")]),
+    (
+        "batch_item_once",
+        [open_batch(pk="b"), BatchItem(batch_id="b", index=0), BatchItem(batch_id="b", index=0)],
+    ),
     ("stream_once_per_run", [stream(), stream(pk=2)]),
     ("stream_says_why_it_is_closed", [stream(closed_at=RIGHT_NOW)]),
     ("stream_says_why_it_is_closed", [stream(end_reason="closed")]),
@@ -393,6 +403,8 @@ def test_the_database_refuses_rows_that_must_not_be(many_runs, name, rows):
         "run_tag_once": "run_id",
         "attempt_number_once_per_run": "number",
         "idempotency_key_once_per_task": "key",
+        "batch_key_once": "key_hash",
+        "batch_item_once": "index",
         "stream_once_per_run": "key",
         "chunk_index_once_per_stream": "index",
         "chunk_once_per_producer": "sequence",

@@ -35,6 +35,11 @@ class Principal:
         return True
 
     @property
+    def identity(self) -> str:
+        """Different for each key holder, token and user of the site; says nothing of the credential."""
+        return self.token.digest if self.token else "key"
+
+    @property
     def skip_columns(self) -> frozenset[str]:
         return self.token.skip_columns if self.token else frozenset()
 
@@ -80,6 +85,10 @@ class SiteUser(Principal):
     @property
     def sees_all(self) -> bool:
         return False
+
+    @property
+    def identity(self) -> str:
+        return f"user:{self.user.pk}"
 
 
 _BEARER: Final = "bearer"

@@ -17,15 +17,17 @@ class TriggerOptions(TypedDict, total=False):
     """The options of `trigger`, all optional.
 
     tags: at most 10 texts of at most 128 characters · metadata: a JSON object, at most 256 KiB · idempotency_key: at
-    most 2,048 characters; while it lives, the same task and key give the same run · idempotency_key_ttl: default 30
-    days · delay: a duration or an aware datetime; the run is DELAYED until then · ttl: a duration; EXPIRED when not
-    started in time · queue, concurrency_key: names, stored with the run · priority: seconds of head start in the queue
-    · max_attempts: from 1 · max_duration: a duration; TIMED_OUT after so much executing · is_test: a mark for filters.
+    most 2,048 characters; while it lives, the same task and key give the same run · idempotency_key_as_written: what
+    the run shows instead of a key that is a hash of it · idempotency_key_ttl: default 30 days · delay: a duration or an
+    aware datetime; the run is DELAYED until then · ttl: a duration; EXPIRED when not started in time · queue,
+    concurrency_key: names, stored with the run · priority: seconds of head start in the queue · max_attempts: from 1 ·
+    max_duration: a duration; TIMED_OUT after so much executing · is_test: a mark for filters.
     """
 
     tags: str | Iterable[str]
     metadata: Mapping[str, Any]
     idempotency_key: str
+    idempotency_key_as_written: str
     idempotency_key_ttl: Duration
     delay: Duration | datetime
     ttl: Duration
@@ -52,6 +54,11 @@ class CheckedOptions:
     max_attempts: int
     max_duration: float | None
     is_test: bool = field(default=False)
+    idempotency_key_as_written: str = ""
+
+    @property
+    def shown_key(self) -> str:
+        return (self.idempotency_key_as_written or self.idempotency_key) if self.idempotency_key else ""
 
     @classmethod
     def check(cls, task: TaskDefinition[Any, Any], options: TriggerOptions) -> Self:
@@ -64,9 +71,8 @@ class CheckedOptions:
         return cls(
             tags=check_tags(options.get("tags", ())),
             metadata=check_metadata(options.get("metadata", {})),
-            idempotency_key=_name(
-                options.get("idempotency_key", ""), "idempotency_key", app_settings.MAX_IDEMPOTENCY_KEY_LENGTH
-            ),
+            idempotency_key=check_key(options.get("idempotency_key", "")),
+            idempotency_key_as_written=check_key(options.get("idempotency_key_as_written", "")),
             idempotency_key_ttl=parse_duration(
                 options.get("idempotency_key_ttl", app_settings.IDEMPOTENCY_KEY_TTL), "idempotency_key_ttl"
             ),
@@ -115,6 +121,11 @@ def check_metadata_size(text: str) -> None:
         size = len(text.encode(errors="surrogatepass"))
         if size > app_settings.MAX_METADATA_BYTES:
             raise TooLarge("metadata", size, app_settings.MAX_METADATA_BYTES, "MAX_METADATA_BYTES")
+
+
+def check_key(key: Any) -> str:
+    """Raises InvalidOption or NotJson."""
+    return _name(key, "idempotency_key", app_settings.MAX_IDEMPOTENCY_KEY_LENGTH)
 
 
 def hash_key(key: str) -> str:

@@ -6,7 +6,9 @@ from typing import Final
 
 from django.db.models import F
 
+from realtime_runs.engine import stored_packets
 from realtime_runs.models import (
+    AnsweredRequest,
     Attempt,
     Batch,
     FromNow,
@@ -14,6 +16,7 @@ from realtime_runs.models import (
     Run,
     RunEvent,
     RunTag,
+    SpentToken,
     Stream,
     StreamChunk,
     Tag,
@@ -22,6 +25,8 @@ from realtime_runs.models import (
 from realtime_runs.turns import atomic
 
 _CHUNKS_AT_ONCE: Final = 5000
+_ANSWERS_KEPT_FOR: Final = timedelta(minutes=10)  # a client repeats a request for some seconds
+_OPEN_BATCHES_KEPT_FOR: Final = timedelta(days=1)
 
 
 def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False) -> Iterator[int]:
@@ -51,9 +56,22 @@ def prune(older_than: timedelta, batch_size: int = 500, *, dry_run: bool = False
             Run.objects.filter(pk__in=ids).delete()
         yield len(ids)
     # A batch or tag that was just made may wait for its runs in a transaction we cannot see.
-    Batch.objects.filter(created_at__lt=FromNow(-older_than), runs=None).delete()
+    Batch.objects.filter(created_at__lt=FromNow(-older_than), is_open=False, runs=None).delete()
     Tag.objects.filter(created_at__lt=FromNow(-older_than), runs=None).delete()
     WaitToken.objects.settled_before(older_than).delete()
+    _forget_requests()
+
+
+def _forget_requests() -> None:
+    """Remove what the HTTP API need not remember any more, whatever the age of runs."""
+    SpentToken.objects.filter(expires_at__lt=FromNow()).delete()
+    AnsweredRequest.objects.filter(created_at__lt=FromNow(-_ANSWERS_KEPT_FOR)).delete()
+    with atomic():
+        # Locked, so that none is being completed; one that is, is left alone.
+        abandoned = Batch.objects.filter(is_open=True, created_at__lt=FromNow(-_OPEN_BATCHES_KEPT_FOR))
+        ids = list(abandoned.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        Batch.objects.filter(pk__in=ids).delete()
+    stored_packets.prune()
 
 
 def _trim_streams(run_ids: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Creating runs: in one transaction, the caller's if there is one. The inserted row is the queue entry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic
@@ -12,16 +12,18 @@ from realtime_runs.engine import registry
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.engine.context import find_active
 from realtime_runs.engine.definition import TaskDefinition
-from realtime_runs.engine.idempotency import claim_key, holder_of
+from realtime_runs.engine.idempotency import claim_key, claim_keys, holder_of
 from realtime_runs.engine.options import CheckedOptions, TriggerOptions
-from realtime_runs.exceptions import BatchNotFound, InvalidInput, RunStopped, TooLarge
+from realtime_runs.exceptions import BatchNotFound, InvalidInput, ParentNotFound, RunStopped, TooLarge
 from realtime_runs.ids import new_batch_id, new_run_id
 from realtime_runs.live import bell
-from realtime_runs.live.snapshot import O, P
+from realtime_runs.live.snapshot import O, P, RealtimeRun
 from realtime_runs.models import Batch, Change, Run, RunEvent, RunTag, Tag, database_now
 from realtime_runs.packets import NOTHING, Packet, check_payload, pack_payload
 from realtime_runs.statuses import RunStatus
 from realtime_runs.turns import atomic
+
+Parent = Run | RealtimeRun[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,19 @@ class Request:
         task.payload(packet)
         return cls(task, packet, CheckedOptions.check(task, options), trigger_function)
 
+    @property
+    def key_wish(self) -> tuple[str, str, timedelta]:
+        """What `claim_keys` takes."""
+        return self.task.id, self.options.idempotency_key, self.options.idempotency_key_ttl
 
-def trigger(request: Request) -> RunHandle:
+
+def trigger(request: Request, *, parent_id: str = "") -> RunHandle:
     """Create the run, or find the one that holds the idempotency key. Starts on commit; a rollback leaves nothing.
 
-    Raises RunStopped in a task that was told to stop: a canceled run has no new children.
+    It becomes a child of the run that is named, or else of the one that is executed here. Raises ParentNotFound, and
+    RunStopped where that was told to stop: a canceled run has no new children.
     """
-    _check_parent()
+    parent = find_parent(parent_id)
     key = request.options.idempotency_key
     if key and (holder := holder_of(request.task.id, key)):
         return RunHandle(holder, is_cached=True)
@@ -82,48 +90,51 @@ def trigger(request: Request) -> RunHandle:
             if holder != run_id:
                 return RunHandle(holder, is_cached=True)
         now = database_now()
-        _insert([_row(request, run_id, now)], [request], now)
+        _insert([_row(request, run_id, now, parent)], [request], now)
     return RunHandle(run_id)
 
 
-def trigger_batch(requests: Sequence[Request]) -> BatchHandle:
+def trigger_batch(requests: Sequence[Request], *, parent_id: str = "") -> BatchHandle:
     """Create all runs of a batch, or none. An item whose idempotency key is held brings the run that holds it."""
     if not requests:
         raise InvalidInput("A batch needs at least one item.")
-    _check_parent()
+    parent = find_parent(parent_id)
     check_batch_size(len(requests))
     with atomic():
-        now = database_now()
-        ids = _claim_keys(requests)
-        new = {index: request for index, request in enumerate(requests) if not ids[index][1]}
-        batch = Batch.objects.create(id=new_batch_id(), run_count=len(new), created_at=now)
-        rows = [
-            _row(request, ids[index][0], now, batch_id=batch.id, batch_index=index) for index, request in new.items()
-        ]
-        _insert(rows, list(new.values()), now)
+        ids = claim_keys([request.key_wish for request in requests])
+        new = [(n, run_id, requests[n]) for n, (run_id, is_held) in enumerate(ids) if not is_held]
+        batch = Batch.objects.create(id=new_batch_id(), run_count=len(new), created_at=database_now())
+        fill_batch(batch.id, new, parent)
     return BatchHandle(batch.id, tuple(run_id for run_id, _ in ids))
 
 
-def _claim_keys(requests: Sequence[Request]) -> list[tuple[str, bool]]:
-    """For each item the id of its run, and whether that run exists already and so stays in the batch it was made in."""
-    ids = [(new_run_id(), False) for _ in requests]
-    keyed = [index for index, request in enumerate(requests) if request.options.idempotency_key]
-    # In one order everywhere, so that two batches with the same keys wait for each other instead of deadlocking.
-    for index in sorted(keyed, key=lambda i: (requests[i].task.id, requests[i].options.idempotency_key, i)):
-        request = requests[index]
-        holder = claim_key(
-            request.task.id, request.options.idempotency_key, ids[index][0], request.options.idempotency_key_ttl
-        )
-        ids[index] = (holder, holder != ids[index][0])
-    return ids
+def fill_batch(batch_id: str, new: Sequence[tuple[int, str, Request]], parent: Parent | None) -> None:
+    """Insert runs of a batch: for each its place in the batch, its id, and what is wished."""
+    now = database_now()
+    rows = [_row(request, run_id, now, parent, batch_id=batch_id, batch_index=n) for n, run_id, request in new]
+    _insert(rows, [request for _, _, request in new], now)
 
 
-def _check_parent() -> None:
-    parent = find_active()
-    if parent is not None and parent.context.signal.is_set():
-        raise RunStopped(parent.run.id)
-    if parent is not None and not transaction.get_connection().in_atomic_block:
-        parent.metadata.flush()  # what a task has set so far comes before what its children do to it
+def find_parent(parent_id: str = "") -> Parent | None:
+    """The run whose child is made: the one that is named, or else the one that is executed here.
+
+    Raises ParentNotFound or RunStopped.
+    """
+    if parent_id:
+        named = Run.objects.filter(pk=parent_id).only("root_id", "depth", "status").first()
+        if named is None:
+            raise ParentNotFound(parent_id)
+        if named.status == RunStatus.CANCELED:
+            raise RunStopped(parent_id)
+        return named
+    active = find_active()
+    if active is None:
+        return None
+    if active.context.signal.is_set():
+        raise RunStopped(active.run.id)
+    if not transaction.get_connection().in_atomic_block:
+        active.metadata.flush()  # what a task has set so far comes before what its children do to it
+    return active.run
 
 
 def check_batch_size(size: int) -> None:
@@ -139,9 +150,8 @@ def get_batch(batch_id: str) -> Batch:
     return batch
 
 
-def _row(request: Request, run_id: str, now: datetime, **values: Any) -> Run:
+def _row(request: Request, run_id: str, now: datetime, parent: Parent | None, **values: Any) -> Run:
     options = request.options
-    parent = find_active()
     start = now + options.delay
     is_delayed = bool(options.delay)
     return Run(
@@ -152,12 +162,12 @@ def _row(request: Request, run_id: str, now: datetime, **values: Any) -> Run:
         payload_type=request.payload.type,
         metadata=options.metadata,
         tag_names=list(options.tags),
-        parent_id=parent.run.id if parent else None,
-        root_id=(parent.run.root_id or parent.run.id) if parent else None,
-        depth=parent.run.depth + 1 if parent else 0,
+        parent_id=parent.id if parent else None,
+        root_id=(parent.root_id or parent.id) if parent else None,
+        depth=parent.depth + 1 if parent else 0,
         trigger_function=request.trigger_function,
         is_test=options.is_test,
-        idempotency_key=options.idempotency_key,
+        idempotency_key=options.shown_key,
         queue=options.queue,
         concurrency_key=options.concurrency_key,
         priority=options.priority,
@@ -191,12 +201,17 @@ def _insert(rows: list[Run], requests: Sequence[Request], now: datetime) -> None
 
 def tag_runs(tags: dict[str, tuple[str, ...]]) -> None:
     """Store which run carries which tag. Only for runs whose row says so in the same transaction."""
-    names = sorted({name for its_tags in tags.values() for name in its_tags})
-    if names:
-        now = database_now()
-        # Sorted, so that two transactions with the same new tags wait for each other instead of deadlocking.
-        Tag.objects.bulk_create([Tag(name=name, created_at=now) for name in names], ignore_conflicts=True)
+    if tags:
+        make_tags(name for its_tags in tags.values() for name in its_tags)
         RunTag.objects.bulk_create(
             [RunTag(run_id=run_id, tag_id=name) for run_id, its_tags in tags.items() for name in its_tags],
             ignore_conflicts=True,
         )
+
+
+def make_tags(names: Iterable[str]) -> None:
+    """Those that are new. Sorted, so that two transactions with the same new ones wait for each other instead of
+    deadlocking.
+    """
+    now = database_now()
+    Tag.objects.bulk_create([Tag(name=name, created_at=now) for name in sorted(set(names))], ignore_conflicts=True)

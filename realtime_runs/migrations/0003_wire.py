@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 ("task", models.CharField(max_length=255)),
                 ("payload", models.TextField(null=True)),
                 ("payload_type", models.CharField(default="application/json", max_length=64)),
-                ("options", models.TextField(default="{}", help_text="JSON object, as it was sent")),
+                ("options", models.TextField(default="{}", help_text="JSON object: the options of a trigger")),
             ],
             options={
                 "db_table": "realtime_runs_batch_item",
@@ -81,12 +81,19 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="batch",
             name="key_hash",
-            field=models.CharField(blank=True, default="", help_text="SHA-256 of the key, in hex", max_length=64),
+            field=models.CharField(blank=True, default="", help_text="SHA-256 of key and tasks, in hex", max_length=64),
         ),
         migrations.AddField(
             model_name="batch",
             name="parent_id",
             field=models.CharField(blank=True, default="", help_text="run that its runs belong to", max_length=40),
+        ),
+        migrations.AddField(
+            model_name="batch",
+            name="task_ids",
+            field=models.JSONField(
+                blank=True, default=list, help_text="what its items may be of, sorted; none: anything"
+            ),
         ),
         migrations.AlterField(
             model_name="batch",

@@ -13,8 +13,9 @@ class Batch(models.Model):
     created_at = models.DateTimeField()
     is_open = models.BooleanField(default=False, help_text="its runs are made when all items are there")
     parent_id = models.CharField(max_length=ID_LENGTH, default="", blank=True, help_text="run that its runs belong to")
+    task_ids = models.JSONField(default=list, blank=True, help_text="what its items may be of, sorted; none: anything")
     idempotency_key = models.TextField(default="", blank=True, help_text="as the user wrote it")
-    key_hash = models.CharField(max_length=64, default="", blank=True, help_text="SHA-256 of the key, in hex")
+    key_hash = models.CharField(max_length=64, default="", blank=True, help_text="SHA-256 of key and tasks, in hex")
 
     class Meta:
         db_table = "realtime_runs_batch"
@@ -34,7 +35,7 @@ class BatchItem(models.Model):
     task = models.CharField(max_length=255)
     payload = models.TextField(null=True)  # noqa: DJ001 no payload is not an empty one
     payload_type = models.CharField(max_length=64, default=JSON)
-    options = models.TextField(default="{}", help_text="JSON object, as it was sent")
+    options = models.TextField(default="{}", help_text="JSON object: the options of a trigger")
 
     class Meta:
         db_table = "realtime_runs_batch_item"

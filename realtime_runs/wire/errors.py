@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404
 from rest_framework import exceptions as drf
 
@@ -45,6 +45,10 @@ _STATUSES: Final[list[tuple[type[Exception], int]]] = [
     (ours.NotFound, 404),
     (BodyTooLarge, 413),
     (ours.PayloadInvalid, 422),
+    (ours.ParentNotFound, 422),
+    (ours.RunStopped, 422),
+    (ours.BatchItemInvalid, 422),
+    (ours.BatchMissing, 422),
     (ours.InvalidTransition, 422),
     (ours.StreamClosed, 400),  # not 409 or 410: the official client would try again, or take it for something else
     (ours.InvalidInput, 400),
@@ -81,6 +85,8 @@ def refusal(error: Exception) -> Refusal:
             return Refusal(status, {"error": str(error)})
     if isinstance(error, PermissionDenied):
         return Refusal(403, {"error": str(error) or "Forbidden"})
+    if isinstance(error, SuspiciousOperation):  # a Host that is not ours, a form that is too large, …
+        return Refusal(400, {"error": "Bad request"})
     if isinstance(error, drf.APIException):
         return _of_framework(error)
     logger.error("A request failed unexpectedly", exc_info=error)

@@ -89,6 +89,16 @@ def error_object(error: RunError) -> dict[str, str]:
     return found
 
 
+def result_object(run: RealtimeRun) -> dict[str, Any]:
+    """How a final run ended, its output as text (wire-protocol 5.6)."""
+    fields: dict[str, Any] = {"ok": run.is_success, "id": run.id, "taskIdentifier": run.task_identifier}
+    if not run.is_success:
+        return {**fields, "error": typed_error(run)}
+    if run.output_packet.text is not None:
+        fields["output"] = run.output_packet.text
+    return {**fields, "outputType": run.output_packet.type}
+
+
 # A run that ended without an exception of its task (wire-protocol 5.6).
 _CODES: Final = {
     RunStatus.CANCELED: "TASK_RUN_CANCELLED",

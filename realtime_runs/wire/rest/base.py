@@ -9,7 +9,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
+from rest_framework.views import APIView, set_rollback
 
 from realtime_runs.access.principals import Principal
 from realtime_runs.access.rules import Need
@@ -58,6 +58,11 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.principal = cast(Principal, request.auth)
+        if not hasattr(self, (request.method or "").lower()):
+            self.http_method_not_allowed(request)  # before `need` looks into a body that is none
+        self.authorize()
+
+    def authorize(self) -> None:
         self.principal.check(self.need())
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -73,9 +78,8 @@ class ApiView(APIView):
             headers["WWW-Authenticate"] = 'Bearer realm="realtime_runs"'
         elif refused.status == 405:
             headers["Allow"] = ", ".join(self.allowed_methods)
-        response = Response(refused.body, refused.status, headers=headers)
-        response.exception = True  # Django's atomic requests roll back
-        return response
+        set_rollback()  # of a project with ATOMIC_REQUESTS
+        return Response(refused.body, refused.status, headers=headers)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -98,9 +102,11 @@ class ApiView(APIView):
             raise BodyTooLarge(most)
         return self._raw_body
 
-    def valid(self, serializer: type[BaseSerializer[Any]], *, may_be_empty: bool = False) -> dict[str, Any]:
+    def valid(
+        self, serializer: type[BaseSerializer[Any]], *, may_be_empty: bool = False, limit: int | None = None
+    ) -> dict[str, Any]:
         """The JSON object that was sent, checked. Raises InvalidInput, or DRF's ValidationError."""
-        checked = serializer(data=body.parse_object(self.raw_body(), may_be_empty=may_be_empty))
+        checked = serializer(data=body.parse_object(self.raw_body(limit), may_be_empty=may_be_empty))
         checked.is_valid(raise_exception=True)
         data: dict[str, Any] = checked.validated_data
         return data

@@ -13,9 +13,11 @@ class DurationOrNumber(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> str | float:
         # The bound keeps numbers away that no calculation with times survives.
-        if isinstance(data, str) or (isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 1e12):
+        if (isinstance(data, str) and len(data) <= 64) or (
+            isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 1e12
+        ):
             return data
-        raise serializers.ValidationError("Expected a text or a number.")
+        raise serializers.ValidationError("Expected a short text or a number.")
 
     def to_representation(self, value: Any) -> Any:
         return value
