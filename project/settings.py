@@ -22,6 +22,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",  # the page at /api/docs without loading anything from elsewhere
     "realtime_runs",
     "project",
 ]
@@ -92,6 +94,8 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 MEDIA_ROOT = os.environ.get("MEDIA_ROOT") or BASE_DIR / "media"  # large payloads on their way in; not served
+
+SPECTACULAR_SETTINGS = {"SWAGGER_UI_DIST": "SIDECAR", "SWAGGER_UI_FAVICON_HREF": "SIDECAR"}
 
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # the demo serves its static files without a collectstatic step

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
 
 from realtime_runs.engine.context import Lease
 from realtime_runs.engine.operations import Operation, apply
 from realtime_runs.engine.options import check_metadata_size, check_tags
 from realtime_runs.engine.triggering import tag_runs
-from realtime_runs.exceptions import InvalidInput, LeaseLost, RunNotFound
+from realtime_runs.exceptions import InvalidInput, InvalidTransition, LeaseLost, RunNotFound
 from realtime_runs.live import bell
-from realtime_runs.models import Run
+from realtime_runs.models import FromNow, Run
 from realtime_runs.models.run import RunQuerySet
 from realtime_runs.packets import encode_result
 from realtime_runs.turns import atomic
@@ -82,3 +84,55 @@ def _add_tags(run: RunQuerySet, tags: str | Iterable[str], missing: Exception) -
         tag_runs({run_id: names})
         bell.announce(Run.objects.filter(pk=run_id).touch(tag_names=list(names)))
     return names
+
+
+# -- from outside of a task -------------------------------------------------------------------------------------------
+
+_EDITABLE: Final = timedelta(hours=1)  # after its end (wire-protocol 6.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Operations for a run, and for those above it; a run without a parent takes them itself."""
+
+    own: Sequence[Operation] = ()
+    parent: Sequence[Operation] = ()
+    root: Sequence[Operation] = ()
+
+
+@atomic()
+def edit_metadata_of(run_id: str, edits: Edits) -> dict[str, Any]:
+    """Apply all of them, or none, and return the run's own metadata as it is then.
+
+    Raises RunNotFound, InvalidTransition for a run that ended more than an hour ago, TooLarge, InvalidOption.
+    """
+    above = Run.objects.filter(pk=run_id).values_list("parent", "root").first()
+    if above is None:
+        raise RunNotFound(run_id)
+    columns = ("pk", "metadata", "status", "finished_at", FromNow(-_EDITABLE))
+    wanted = {run_id, *filter(None, above)}
+    # Locked in one order everywhere, as by those who append to streams.
+    rows = Run.objects.filter(pk__in=wanted).order_by("pk").select_for_update().values_list(*columns)
+    found = {pk: (text, status, finished_at, limit) for pk, text, status, finished_at, limit in rows}
+    if run_id not in found:  # removed meanwhile
+        raise RunNotFound(run_id)
+    todo: dict[str, list[Operation]] = {}
+    for target, operations in ((above[0], edits.parent), (above[1], edits.root), (run_id, edits.own)):
+        todo.setdefault(target if target and target in found else run_id, []).extend(operations)
+    after = {pk: _edited(pk, *found[pk], operations) for pk, operations in todo.items() if operations}
+    own = after.get(run_id)
+    return dict(json.loads(found[run_id][0])) if own is None else own
+
+
+def _edited(
+    run_id: str, text: str, status: str, finished_at: Any, limit: Any, operations: Sequence[Operation]
+) -> dict[str, Any]:
+    """Under the row lock; all of them, or an error."""
+    if finished_at is not None and finished_at < limit:
+        raise InvalidTransition(run_id, status, "edited: it ended more than an hour ago")
+    metadata = apply(operations, json.loads(text))
+    new_text = encode_result(metadata, "metadata")
+    check_metadata_size(new_text)
+    if new_text != text:
+        bell.announce(Run.objects.filter(pk=run_id).touch(metadata=new_text))
+    return metadata

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
+
+from django.db.models import Q
 
 from realtime_runs.engine.paging import Page, check_statuses, created, read_page, several
 from realtime_runs.exceptions import InvalidOption
@@ -10,6 +12,9 @@ from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.models import Run
 from realtime_runs.models.run import RunQuerySet
 from realtime_runs.statuses import RunStatus
+
+# On the wire the queue that a task has without a wish of its own (wire-protocol 5.2).
+_TASK_QUEUE: Final = "task/"
 
 Convert = Callable[[RealtimeRun], RealtimeRun]
 
@@ -20,9 +25,19 @@ class RunPage(Page[RealtimeRun]):
     """
 
 
-def list_runs(*, page_size: int, after: str | None, before: str | None, convert: Convert, **filters: Any) -> RunPage:
-    """One page: see `paging.read_page`."""
-    return read_page(RunPage, _filtered(**filters), lambda run: convert(snapshot(run)), page_size, after, before)
+def list_runs(
+    *,
+    page_size: int,
+    after: str | None,
+    before: str | None,
+    convert: Convert,
+    within: Callable[[Any], Any] | None = None,
+    **filters: Any,
+) -> RunPage:
+    """One page: see `paging.read_page`. `within`: narrows the query set to what the caller may see."""
+    found = _filtered(**filters)
+    rows = found if within is None else within(found)
+    return read_page(RunPage, rows, lambda run: convert(snapshot(run)), page_size, after, before)
 
 
 def _filtered(
@@ -49,7 +64,9 @@ def _filtered(
     if batch is not None:
         runs = runs.filter(batch=batch)
     if queue is not None:
-        runs = runs.filter(queue__in=_texts(queue))
+        names = _texts(queue)
+        tasks = [name.removeprefix(_TASK_QUEUE) for name in names if name.startswith(_TASK_QUEUE)]
+        runs = runs.filter(Q(queue__in=names) | Q(task__in=tasks))
     if is_test is not None:
         runs = runs.filter(is_test=is_test)
     return created(runs, created_after, created_before, period)

@@ -1,9 +1,12 @@
 """What all views of `api/` have in common: who asks, whether it may, what it sent, and how a refusal looks."""
 
-from typing import Any, ClassVar, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, cast
 
 from django.http import HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import extend_schema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -18,12 +21,26 @@ from realtime_runs.wire.authentication import principal_of
 from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.errors import BodyTooLarge, refusal
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 class WireRenderer(JSONRenderer):
     """JSON of any value that a run may hold."""
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
         return b"" if data is None else dumps(data)
+
+
+def described(**what: Any) -> Callable[[F], F]:
+    """For a method of a view: what OpenAPI says of it, as for drf-spectacular's `extend_schema`, whatever schema class
+    the project's DRF settings name.
+    """
+
+    def decorate(method: F) -> F:
+        method.kwargs = {"schema": AutoSchema}  # type: ignore[attr-defined]  # where extend_schema looks for the class
+        return extend_schema(**what)(method)
+
+    return decorate
 
 
 class PrincipalAuthentication(BaseAuthentication):
@@ -48,6 +65,7 @@ class ApiView(APIView):
     permission_classes = []  # `need` decides
     renderer_classes = [WireRenderer]
     parser_classes = []  # `valid` and `raw_body` read it: content types say little here
+    schema: Any = AutoSchema()  # whatever the project's DRF settings say
     is_open_to_pages: ClassVar[bool] = False
     max_body: ClassVar[int] = 64 * 1024
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import UnsupportedMediaType, ValidationError
 from rest_framework.request import Request
@@ -20,7 +20,7 @@ from realtime_runs.wire import body
 from realtime_runs.wire.errors import BodyTooLarge, refusal
 from realtime_runs.wire.minting import batch_token_headers
 from realtime_runs.wire.repeats import Made, make_once
-from realtime_runs.wire.rest.base import ApiView
+from realtime_runs.wire.rest.base import ApiView, described
 from realtime_runs.wire.rest.fields import AnyJson
 from realtime_runs.wire.rest.triggering import (
     ItemOptions,
@@ -96,7 +96,7 @@ class CreateBatchView(ApiView):
         self.wish = self.valid(BatchRequest, limit=_CREATION_BYTES)
         return rules.create_batch(self.wish.get("taskIdentifiers", ()))
 
-    @extend_schema(summary="Begin a batch, whose items follow", request=BatchRequest, responses={202: BatchAnswer})
+    @described(summary="Begin a batch, whose items follow", request=BatchRequest, responses={202: BatchAnswer})
     def post(self, request: Request) -> Response:
         wish = self.wish
         key = wish.get("idempotencyKey", "")
@@ -127,7 +127,7 @@ class BatchItemsView(ApiView):
     def authorize(self) -> None:
         """Done by `_items`."""
 
-    @extend_schema(
+    @described(
         summary="Send the items of a batch",
         request={"application/x-ndjson": IndexedItem},
         responses=inline_serializer(
@@ -200,7 +200,7 @@ class WholeBatchView(ApiView):
         self.wish = self.valid(WholeBatchRequest, limit=_ONE_PHASE_BYTES)
         return rules.trigger_batch({item["task"] for item in self.wish["items"]})
 
-    @extend_schema(
+    @described(
         summary="Trigger a batch in one request",
         request=WholeBatchRequest,
         responses={
@@ -228,7 +228,7 @@ class BatchView(ApiView):
     def need(self) -> rules.Need:
         return rules.read_batch(triggering.get_batch(self.kwargs["batch_id"]).pk)
 
-    @extend_schema(
+    @described(
         summary="Retrieve a batch",
         responses=inline_serializer(
             "Batch",
@@ -278,7 +278,7 @@ class BatchResultsView(ApiView):
     def need(self) -> rules.Need:
         return rules.only_with_key("read")
 
-    @extend_schema(
+    @described(
         summary="The results of the finished runs of a batch",
         responses=inline_serializer(
             "BatchResults",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 from django.core import signing
 from django.http import HttpResponse
 from django.urls import reverse
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.request import Request
@@ -18,7 +18,7 @@ from realtime_runs.engine import stored_packets
 from realtime_runs.exceptions import Forbidden, NotFound, RunNotFound
 from realtime_runs.models import Run
 from realtime_runs.packets import Packet
-from realtime_runs.wire.rest.base import ApiView
+from realtime_runs.wire.rest.base import ApiView, described
 
 _LIFE: Final = timedelta(hours=1)
 _URL: Final = inline_serializer("PresignedUrl", {"presignedUrl": serializers.CharField()})
@@ -93,7 +93,7 @@ class UploadUrlView(ApiView):
     def need(self) -> rules.Need:
         return rules.only_with_key("trigger")
 
-    @extend_schema(
+    @described(
         summary="A URL to upload a large payload to",
         request=None,
         responses=inline_serializer(
@@ -110,7 +110,7 @@ class PacketView(ApiView):
     def need(self) -> rules.Need:
         return rules.only_with_key("read")
 
-    @extend_schema(summary="A URL of an uploaded payload", responses=_URL)
+    @described(summary="A URL of an uploaded payload", responses=_URL)
     def get(self, request: Request, name: str) -> Response:
         if not stored_packets.exists(name):
             raise NotFound(name)
@@ -124,7 +124,7 @@ class RunPacketView(ApiView):
         self.run = _run(self.kwargs["run_id"])
         return rules.read_run(self.run)
 
-    @extend_schema(summary="A URL of a run's payload or output", responses=_URL)
+    @described(summary="A URL of a run's payload or output", responses=_URL)
     def get(self, request: Request, run_id: str, field: str) -> Response:
         _packet_of(self.run, field)
         return Response({"presignedUrl": RunDownloadView.url(request, f"{run_id}:{field}")})

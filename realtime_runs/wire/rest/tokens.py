@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,7 +14,7 @@ from realtime_runs.access.scopes import MOST_SCOPES
 from realtime_runs.conf import app_settings
 from realtime_runs.durations import parse_duration
 from realtime_runs.exceptions import InvalidInput
-from realtime_runs.wire.rest.base import ApiView
+from realtime_runs.wire.rest.base import ApiView, described
 from realtime_runs.wire.rest.fields import DurationOrNumber
 
 
@@ -22,7 +22,7 @@ class ClaimsView(ApiView):
     def need(self) -> rules.Need:
         return rules.only_with_key("tokens")
 
-    @extend_schema(
+    @described(
         summary="Claims for a public token that the caller signs itself",
         request=None,
         responses=inline_serializer("Claims", {"sub": serializers.CharField(), "pub": serializers.BooleanField()}),
@@ -46,7 +46,7 @@ class PublicTokenView(ApiView):
     def need(self) -> rules.Need:
         return rules.only_with_key("tokens")
 
-    @extend_schema(
+    @described(
         summary="A public token that the server signs",
         request=PublicTokenRequest,
         responses=inline_serializer("PublicToken", {"token": serializers.CharField()}),

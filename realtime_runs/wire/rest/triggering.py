@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final, cast
 
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request as HttpRequest
 from rest_framework.response import Response
@@ -19,7 +19,7 @@ from realtime_runs.models import Run
 from realtime_runs.packets import JSON, NOTHING, SUPER_JSON, Packet
 from realtime_runs.wire.minting import run_token_headers
 from realtime_runs.wire.repeats import Made, make_once
-from realtime_runs.wire.rest.base import ApiView
+from realtime_runs.wire.rest.base import ApiView, described
 from realtime_runs.wire.rest.fields import AnyJson, DurationOrNumber, OneOrMore
 
 
@@ -152,7 +152,7 @@ class TriggerView(ApiView):
     def need(self) -> rules.Need:
         return rules.trigger(self.kwargs["task_id"])
 
-    @extend_schema(
+    @described(
         summary="Trigger a run",
         request=TriggerRequest,
         responses=inline_serializer(
