@@ -13,7 +13,6 @@ _SETTINGS: Final = {
     "TITLE": "realtime_runs",
     "DESCRIPTION": "Trigger runs, look at them, change them. Following them live is below `/realtime/`.",
     "VERSION": __version__,
-    "SERVE_INCLUDE_SCHEMA": False,
     "PREPROCESSING_HOOKS": ["realtime_runs.wire.rest.schema.only_ours"],
 }
 
