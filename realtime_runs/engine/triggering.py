@@ -144,7 +144,7 @@ def check_batch_size(size: int) -> None:
 
 def get_batch(batch_id: str) -> Batch:
     """Raises BatchNotFound."""
-    batch = Batch.objects.filter(pk=batch_id).first()
+    batch = None if "\0" in batch_id else Batch.objects.filter(pk=batch_id).first()  # PostgreSQL refuses that character
     if batch is None:
         raise BatchNotFound(batch_id)
     return batch

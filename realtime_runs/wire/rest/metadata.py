@@ -11,7 +11,7 @@ from realtime_runs import runs
 from realtime_runs.access import rules
 from realtime_runs.engine.editing import Edits, edit_metadata_of
 from realtime_runs.engine.operations import Kind, Operation
-from realtime_runs.exceptions import RunNotFound
+from realtime_runs.exceptions import InvalidOption, RunNotFound
 from realtime_runs.wire.rest.base import ApiView, described
 from realtime_runs.wire.rest.fields import AnyJson, OneOrMore
 from realtime_runs.wire.rest.runs import find_row
@@ -66,6 +66,8 @@ class MetadataView(ApiView):
 
 def _made(operations: list[dict[str, Any]] | None) -> list[Operation]:
     """Raises InvalidOption."""
+    if operations and None in operations:
+        raise InvalidOption("An operation is an object with a type, not null.")
     return [Operation(cast(Kind, one["type"]), one["key"], one["value"]) for one in operations or ()]
 
 
