@@ -239,3 +239,18 @@ class TokenSpent(AccessDenied):
 
     def __init__(self) -> None:
         super().__init__("This single-use token has already been spent.")
+
+
+class ConnectionFailed(RealtimeRunsError):
+    """`realtime_runs.client` could not reach the server, however often it tried."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url} cannot be reached: {reason}")
+
+
+class ServerError(RealtimeRunsError):
+    """The server answered `realtime_runs.client` with a status that it should not have."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(f"{status}: {message}")

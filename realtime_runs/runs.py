@@ -24,9 +24,9 @@ from realtime_runs.exceptions import InvalidOption, InvalidTransition, PollTimeo
 from realtime_runs.live.closing import Signal
 from realtime_runs.live.feeds import BatchFeed, RunFeed, TagFeed
 from realtime_runs.live.follow import Subscription
+from realtime_runs.live.items import RunUpdate, StreamChunk, StreamRestarted
 from realtime_runs.live.snapshot import O, P, RealtimeRun, RunError, snapshot, typed
-from realtime_runs.live.stream_follow import StreamRestarted
-from realtime_runs.live.with_streams import RunUpdate, StreamChunk, StreamSubscription
+from realtime_runs.live.with_streams import StreamSubscription
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 

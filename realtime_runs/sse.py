@@ -19,7 +19,8 @@ from django.http import HttpRequest, StreamingHttpResponse
 from realtime_runs.engine.context import is_on_event_loop
 from realtime_runs.exceptions import RealtimeRunsError, StreamTimeout
 from realtime_runs.live.chunks import Chunk
-from realtime_runs.live.stream_follow import ChunkReader, StreamRestarted
+from realtime_runs.live.items import StreamRestarted
+from realtime_runs.live.stream_follow import ChunkReader
 from realtime_runs.models import StreamName
 
 PING_SECONDS: Final = 10.0

@@ -28,7 +28,8 @@ from realtime_runs.exceptions import InvalidOption
 from realtime_runs.input_streams import InputHandling, InputStream, input
 from realtime_runs.live.chunks import Chunk
 from realtime_runs.live.closing import Signal
-from realtime_runs.live.stream_follow import ChunkReader, StreamRecord, StreamRestarted
+from realtime_runs.live.items import StreamRecord, StreamRestarted
+from realtime_runs.live.stream_follow import ChunkReader
 from realtime_runs.models import StreamName
 from realtime_runs.models.stream import APPEND, OUTPUT, RESTART
 from realtime_runs.runs import RunArgument

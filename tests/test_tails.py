@@ -8,7 +8,8 @@ import pytest
 from realtime_runs.exceptions import StreamGap
 from realtime_runs.live import tails
 from realtime_runs.live.chunks import Appended, Chunk, End
-from realtime_runs.live.stream_follow import Cursor, StreamRestarted
+from realtime_runs.live.items import StreamRestarted
+from realtime_runs.live.stream_follow import Cursor
 from realtime_runs.live.stream_reading import Page
 from realtime_runs.live.tails import Tail
 from realtime_runs.models import StreamName

@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from django.db import InterfaceError, OperationalError
@@ -20,6 +18,7 @@ from realtime_runs.exceptions import StreamAborted, StreamGap, StreamTimeout
 from realtime_runs.live.chunks import Chunk
 from realtime_runs.live.closing import SIGNAL_SECONDS, Closable, Signal, refuse_on_event_loop, wait_for_bell
 from realtime_runs.live.hub import hub
+from realtime_runs.live.items import StreamRestarted
 from realtime_runs.live.stream_reading import Page, read_page
 from realtime_runs.live.tails import Tail, TailListener
 from realtime_runs.models import StreamName
@@ -32,27 +31,6 @@ _FIRST_PAGE: Final = 64  # chunks; a chunk may have half a megabyte
 _MOST_PER_PAGE: Final = 1000
 _PAGE_BYTES: Final = 1024 * 1024
 _RETRY_SECONDS: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRestarted:
-    """A new attempt of the run began the stream anew: what was read before is void. The next chunk has `index`."""
-
-    run_id: str
-    stream: str
-    attempt: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRecord(Generic[T]):
-    """A chunk and what is known of it. `attempt` is 0 when it was written from outside of the run."""
-
-    index: int
-    chunk: T
-    attempt: int
-    at: datetime
-    id: str
 
 
 class Cursor:

@@ -11,7 +11,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, Protocol
 
@@ -23,8 +22,9 @@ from realtime_runs.live.closing import SIGNAL_SECONDS, Closable, Signal, refuse_
 from realtime_runs.live.feeds import Feed
 from realtime_runs.live.follower import Follower
 from realtime_runs.live.hub import hub
+from realtime_runs.live.items import RunUpdate, StreamChunk, StreamRestarted
 from realtime_runs.live.snapshot import O, P, RealtimeRun
-from realtime_runs.live.stream_follow import Cursor, StreamRestarted
+from realtime_runs.live.stream_follow import Cursor
 from realtime_runs.live.stream_reading import read_page
 from realtime_runs.live.tails import TailListener
 from realtime_runs.models import StreamName
@@ -43,23 +43,6 @@ class Decoder(Protocol):
     def key(self) -> str: ...
 
     def decode(self, data: bytes) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunUpdate(Generic[P, O]):
-    """A run has a new version."""
-
-    run: RealtimeRun[P, O]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamChunk(Generic[P, O]):
-    """A chunk of a stream. `run` is the newest snapshot that was given."""
-
-    run: RealtimeRun[P, O]
-    stream: str
-    index: int
-    chunk: Any
 
 
 Item = RunUpdate[P, O] | StreamChunk[P, O] | StreamRestarted

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import OutputWrapper
 
-from realtime_runs.live.stream_follow import StreamRestarted
+from realtime_runs.live.items import StreamRestarted
 from realtime_runs.management.output import printable
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.utils import timezone
 
+from realtime_runs.live.items import StreamRestarted
 from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.live.stream_follow import StreamRestarted
 from realtime_runs.packets import unpack
 
 

@@ -50,6 +50,7 @@ _STATUSES: Final[list[tuple[type[Exception], int]]] = [
     (ours.BatchItemInvalid, 422),
     (ours.BatchMissing, 422),
     (ours.InvalidTransition, 422),
+    (ours.StreamGap, 410),
     (ours.StreamClosed, 400),  # not 409 or 410: the official client would try again, or take it for something else
     (ours.InvalidInput, 400),
 ]
@@ -65,7 +66,30 @@ _FORBIDDEN: Final = {
 _UNEXPECTED: Final = {"error": "Internal Server Error"}
 
 
+# Of these the body says which one it is, for clients in Python.
+_CODED: Final = (
+    ours.PayloadInvalid,
+    ours.ChunkInvalid,
+    ours.NotJson,
+    ours.TooLarge,
+    ours.InvalidOption,
+    ours.InvalidTransition,
+    ours.StreamClosed,
+    ours.StreamGap,
+)
+
+
 def refusal(error: Exception) -> Refusal:
+    """What is answered for this error."""
+    refused = _refusal(error)
+    if isinstance(error, _CODED):
+        refused.body["code"] = type(error).__name__
+    if isinstance(error, ours.StreamGap):
+        refused.body["firstIndex"] = error.first_index
+    return refused
+
+
+def _refusal(error: Exception) -> Refusal:
     """What is answered for this error. One that nobody foresaw is logged, and tells the caller nothing."""
     if isinstance(error, ours.Forbidden):
         return Refusal(403, _FORBIDDEN)

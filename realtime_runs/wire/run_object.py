@@ -53,24 +53,22 @@ def common_fields(run: RealtimeRun) -> dict[str, Any]:
         fields["ttl"] = run.ttl
     if run.idempotency_key:
         fields["idempotencyKey"] = run.idempotency_key
-    if run.batch_id:
-        fields["batchId"] = run.batch_id
-    return fields
-
-
-def run_object(run: RealtimeRun) -> dict[str, Any]:
-    """The whole run, but for its related runs. `payload` and `output` are plain JSON values."""
-    fields = common_fields(run)
-    fields["attemptCount"] = run.attempt_count
-    fields["attempts"] = []
-    fields |= {"queue": run.queue, "priority": run.priority, "maxAttempts": run.max_attempts}
-    optional = {
+    fields |= {"attemptCount": run.attempt_count, "queue": run.queue, "priority": run.priority}
+    fields["maxAttempts"] = run.max_attempts
+    others = {
+        "batchId": run.batch_id,
         "concurrencyKey": run.concurrency_key,
         "maxDuration": run.max_duration,
         "parentId": run.parent_id,
         "rootId": run.root_id,
     }
-    fields |= {name: value for name, value in optional.items() if value}
+    return fields | {name: value for name, value in others.items() if value}
+
+
+def run_object(run: RealtimeRun) -> dict[str, Any]:
+    """The whole run, but for its related runs. `payload` and `output` are plain JSON values."""
+    fields = common_fields(run)
+    fields["attempts"] = []
     if run.realtime_streams:
         fields["realtimeStreams"] = list(run.realtime_streams)
     if run.payload_packet != NOTHING:

@@ -9,7 +9,8 @@ from django.core.management.base import CommandError, CommandParser
 from realtime_runs import runs, streams
 from realtime_runs.engine.writing import DEFAULT_KEY
 from realtime_runs.exceptions import InvalidInput, RunNotFound, StreamGap
-from realtime_runs.live.stream_follow import ChunkReader, StreamRecord, StreamRestarted
+from realtime_runs.live.items import StreamRecord, StreamRestarted
+from realtime_runs.live.stream_follow import ChunkReader
 from realtime_runs.management.base import BAD_INPUT, FAILED, INTERRUPTED, RunsCommand, not_negative
 from realtime_runs.management.chunk_text import ChunkText
 from realtime_runs.management.output import chunk_fields, iso, json_line, one_line, restart_fields

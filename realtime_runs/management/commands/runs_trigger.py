@@ -10,8 +10,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from realtime_runs import runs, tasks
 from realtime_runs.exceptions import RealtimeRunsError
+from realtime_runs.live.items import RunUpdate, StreamChunk
 from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.live.with_streams import Item, RunUpdate, StreamChunk
+from realtime_runs.live.with_streams import Item
 from realtime_runs.management.base import BAD_INPUT, FAILED, INTERRUPTED, RunsCommand
 from realtime_runs.management.chunk_text import ChunkText
 from realtime_runs.management.live_line import LiveLine

@@ -10,7 +10,7 @@ from realtime_runs.conf import app_settings
 from realtime_runs.database import readers
 from realtime_runs.durations import parse_duration
 from realtime_runs.engine.writing import check_key
-from realtime_runs.exceptions import InvalidInput, StreamTimeout
+from realtime_runs.exceptions import InvalidInput, StreamGap, StreamTimeout
 from realtime_runs.live.chunks import Chunk
 from realtime_runs.live.stream_follow import ChunkReader
 from realtime_runs.live.stream_reading import read_page
@@ -19,7 +19,7 @@ from realtime_runs.models.stream import OUTPUT
 from realtime_runs.wire import stream_records
 from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.errors import QueryError
-from realtime_runs.wire.realtime.event_stream import EventStreamConsumer, event
+from realtime_runs.wire.realtime.event_stream import EventStreamConsumer, end, event
 from realtime_runs.wire.realtime.lookup import get_run
 
 HEADERS: Final = {"X-Stream-Version": "v2"}
@@ -40,8 +40,12 @@ class StreamConsumer(EventStreamConsumer):
         run = await get_run(name.run_id)
         need = rules.read_run(run)
         await self.check(need)
-        if index is None:  # found before the answer begins: what its reader does then is behind it
-            index = (await readers.run(read_page, name, None, 0)).next_index
+        # Found before the answer begins: what the reader does then is behind it, and what is gone gets a status.
+        page = await readers.run(read_page, name, index, 1)
+        if index is None:
+            index = page.next_index
+        elif page.first_index > index:
+            raise StreamGap(name.run_id, name.key, index, page.first_index)
         events = _events(ChunkReader(name, _same, start_index=index, timeout=timeout))
         await self.while_connected(self.send_events(events, need, headers=HEADERS, denied=_DENIED))
 
@@ -72,7 +76,7 @@ class StreamConsumer(EventStreamConsumer):
 
 
 async def _events(reader: ChunkReader[Chunk]) -> AsyncGenerator[bytes, None]:
-    """Until the stream ends, or brought nothing for long enough. There is no event for the end."""
+    """Until the stream ends, which an event says (official clients ignore it), or brought nothing for long."""
     try:
         async with aclosing(reader.pages()) as pages:
             async for chunks in pages:
@@ -80,6 +84,7 @@ async def _events(reader: ChunkReader[Chunk]) -> AsyncGenerator[bytes, None]:
                     yield batch
     except StreamTimeout:
         return
+    yield end(reader.end_reason)
 
 
 def _same(chunk: Chunk) -> Chunk:
