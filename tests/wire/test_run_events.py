@@ -6,6 +6,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
 from realtime_runs import auth, runs
 from realtime_runs.access.policy import Policy
@@ -151,11 +152,15 @@ async def test_a_token_that_expires_ends_the_stream(eventually):
 
 
 async def test_a_key_that_is_removed_ends_the_stream(settings):
-    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "SECRET_KEYS": ["a-secret-key-of-ours"], "PING_SECONDS": 0.2}
+    settings.REALTIME_RUNS = {
+        **settings.REALTIME_RUNS,
+        "SECRET_KEYS": ["a-secret-key-of-this-server-only"],
+        "PING_SECONDS": 0.2,
+    }
     async with EventSource(f"/realtime/v1/runs/{await new_run()}", key_header()) as source:
         await source.open()
         await source.event()
-        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "SECRET_KEYS": ["another-secret-key-of-ours"]}
+        settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "SECRET_KEYS": ["another-secret-key-of-this-server"]}
         assert (await source.event())[2] == {"reason": "auth"}
 
 
@@ -256,3 +261,15 @@ async def test_a_reader_that_leaves_is_forgotten(eventually):
         await source.event()
         assert hub.listener_count == 1
     await sync_to_async(eventually)(lambda: hub.listener_count == 0)
+
+
+async def test_who_comes_back_before_the_hub_knows_the_end_is_not_sent_away(live):
+    """The run was ended by another process, of which no bell was heard."""
+    live(BACKSTOP_SECONDS=3600)
+    run_id = await new_run()
+    async with EventSource(f"/realtime/v1/runs/{run_id}", last_id="1") as source:
+        await source.open()
+        await source.event()
+    await Run.objects.filter(pk=run_id).aupdate(status="CANCELED", version=2, finished_at=timezone.now())
+    async with EventSource(f"/realtime/v1/runs/{run_id}", last_id="1") as source:
+        assert await source.start() == 200

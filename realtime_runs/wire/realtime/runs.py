@@ -130,13 +130,18 @@ class RunsConsumer(EventStreamConsumer):
         position, is_reset = _position(source, given)
         frames = source.frames(position, pause=_BURST_SECONDS)
         first = await anext(frames)
-        if source.is_run and not first.runs and (await get_run(self.kwargs["run_id"])).is_final:
+        if isinstance(position, int) and not first.runs and await self._is_over(position):
             await frames.aclose()
             await self.send_headers(status=204)  # which tells an EventSource not to come back
             await self.send_body(b"")
             return
         events = self._events(frames, first, position, is_reset=is_reset)
         await self.while_connected(self.send_events(events, need, first=_START))
+
+    async def _is_over(self, version: int) -> bool:
+        """Whether the reader has the final version. The row knows; what the hub has may be older."""
+        run = await get_run(self.kwargs["run_id"])
+        return run.is_final and run.version <= version
 
     async def _events(
         self, frames: AsyncGenerator[Frame, None], first: Frame, position: Position | None, *, is_reset: bool
