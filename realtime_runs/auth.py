@@ -6,13 +6,10 @@ Nothing is stored: a token is valid until it expires, or until the secret key th
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 
-from realtime_runs.access import scopes as _scopes
-from realtime_runs.access import tokens
-from realtime_runs.conf import app_settings
+from realtime_runs.access.scopes import check_scopes
+from realtime_runs.access.tokens import sign
 from realtime_runs.durations import Duration, parse_duration
-from realtime_runs.exceptions import InvalidOption
 
 __all__ = ["create_batch_trigger_public_token", "create_public_token", "create_trigger_public_token"]
 
@@ -33,10 +30,11 @@ def create_public_token(
     Actions: `read`, `write`, `trigger`, `batchTrigger`. Types: `runs`, `tasks`, `tags`, `batch`, `waitpoints`,
     `inputStreams`. Or a dict: `{"read": {"runs": ["run_…"], "tags": "user:1234"}}`. `expires_in`: default 15 minutes,
     at most TOKEN_MAX_AGE (30 days). `skip_columns`: fields of the run, such as `payload`, that subscriptions with this
-    token do not get. Raises InvalidOption for a scope without a meaning.
+    token do not get. Raises InvalidOption for scopes without a meaning, or more of them than 100 or 8 KiB.
     """
-    texts = _texts(scopes) if isinstance(scopes, Mapping) else [scopes] if isinstance(scopes, str) else list(scopes)
-    return tokens.sign(_check(texts), life=_life(expires_in), skip_columns=skip_columns)
+    texts = _texts(scopes) if isinstance(scopes, Mapping) else _several(scopes)
+    check_scopes(texts)
+    return sign(texts, life=parse_duration(expires_in, "expires_in"), skip_columns=_several(skip_columns))
 
 
 def create_trigger_public_token(
@@ -54,9 +52,9 @@ def create_batch_trigger_public_token(
 
 
 def _create(action: str, task: str | Iterable[str], expires_in: Duration, multiple_use: bool) -> str:
-    tasks = [task] if isinstance(task, str) else list(task)
-    texts = _check([f"{action}:tasks:{task_id}" for task_id in tasks])
-    return tokens.sign(texts, life=_life(expires_in), is_single_use=not multiple_use)
+    texts = [f"{action}:tasks:{task_id}" for task_id in _several(task)]
+    check_scopes(texts)
+    return sign(texts, life=parse_duration(expires_in, "expires_in"), is_single_use=not multiple_use)
 
 
 def _texts(scopes: ScopeMapping) -> list[str]:
@@ -66,21 +64,9 @@ def _texts(scopes: ScopeMapping) -> list[str]:
             if ids is True:
                 found.append(f"{action}:{type_}")
             elif ids is not False:
-                found += [f"{action}:{type_}:{id_}" for id_ in ([ids] if isinstance(ids, str) else ids)]
+                found += [f"{action}:{type_}:{id_}" for id_ in _several(ids)]
     return found
 
 
-def _check(texts: list[str]) -> list[str]:
-    if not texts or len(texts) > _scopes.MOST_SCOPES:
-        raise InvalidOption(f"A token has 1 to {_scopes.MOST_SCOPES} scopes, not {len(texts)}.")
-    for text in texts:
-        if not isinstance(text, str) or (_scopes.parse(text) is None and text != _scopes.ADMIN):
-            raise InvalidOption(f"A scope is a text such as 'read:runs:run_123' or 'read:tags', not {text!r}.")
-    return texts
-
-
-def _life(expires_in: Duration) -> timedelta:
-    life, longest = parse_duration(expires_in, "expires_in"), parse_duration(app_settings.TOKEN_MAX_AGE)
-    if not timedelta(0) < life <= longest:
-        raise InvalidOption(f"expires_in {expires_in!r} must be more than nothing, and at most {longest.days} days.")
-    return life
+def _several(texts: str | Iterable[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)

@@ -8,14 +8,17 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
+from django.utils.module_loading import import_string
 
+from realtime_runs.access.keys import what_is_wrong_with
+from realtime_runs.access.policy import Policy
 from realtime_runs.conf import DEFAULTS
 from realtime_runs.durations import parse_duration
 from realtime_runs.engine import registry
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.exceptions import InvalidOption
 
-_DURATIONS = {"IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION"}
+_DURATIONS = {"IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION", "TOKEN_MAX_AGE"}
 _MOST = {"MAX_ATTEMPTS": 1000, "MAX_TAG_LENGTH": 255, "MAX_STREAM_KEY_LENGTH": 255}
 _MAY_BE_ZERO = {"SHUTDOWN_GRACE_SECONDS", "METADATA_FLUSH_SECONDS", "BELL_SECONDS", "LINGER_SECONDS"}
 
@@ -56,12 +59,16 @@ def _problem(name: str, value: Any) -> str | None:
     default = DEFAULTS[name]
     if name in _DURATIONS:
         try:
-            parse_duration(value, name)
+            if not parse_duration(value, name) and name == "TOKEN_MAX_AGE":
+                return "it must be more than nothing"
         except InvalidOption as error:
             return str(error).rstrip(".")
     elif name == "SECRET_KEYS":
-        if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key for key in value):
-            return "it must be a list of non-empty texts"
+        if not isinstance(value, list | tuple):
+            return "it must be a list of texts"
+        for position, key in enumerate(value):
+            if problem := what_is_wrong_with(key):
+                return f"the one at position {position} {problem}"
     elif isinstance(default, str):
         if not isinstance(value, str):
             return "it must be a text"
@@ -89,6 +96,28 @@ def check_backend(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
             )
         ]
     return []
+
+
+@register("realtime_runs")
+def check_policy(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    user = getattr(settings, "REALTIME_RUNS", {})
+    path = user.get("POLICY", DEFAULTS["POLICY"]) if isinstance(user, dict) else None
+    if not isinstance(path, str):
+        return []  # E001 or E002
+    try:
+        found = import_string(path)
+        problem = None if isinstance(found, type) and issubclass(found, Policy) else "it is no subclass of Policy"
+    except Exception as error:
+        problem = str(error)
+    if problem is None:
+        return []
+    return [
+        Error(
+            f"REALTIME_RUNS['POLICY'] cannot be used: {problem}",
+            hint=f'Derive a class from {DEFAULTS["POLICY"]}, and write "POLICY": "yourapp.policy.YourClass".',
+            id="realtime_runs.E008",
+        )
+    ]
 
 
 @register("realtime_runs")

@@ -18,6 +18,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from django.utils import timezone
 
 from realtime_runs import batch, runs, streams, tasks
+from realtime_runs.access import keys
 from realtime_runs.management.chunk_text import ChunkText
 from realtime_runs.management.live_line import LiveLine
 from realtime_runs.management.output import printable, restart_fields, seconds
@@ -569,3 +570,19 @@ def test_prune_refuses_what_has_no_meaning(aged_runs, arguments):
     with pytest.raises(CommandError, match=r"soon|-1d|above zero"):
         command("runs_prune", *arguments)
     assert len(listed()) == 4
+
+
+# runs_key
+
+
+def test_runs_key_prints_the_key_that_signs_and_says_elsewhere_where_it_comes_from(settings, capsys):
+    call_command("runs_key")
+    printed = capsys.readouterr()
+    assert printed.out == f"{keys.secret_keys()[0]}\n"
+    assert "Derived from SECRET_KEY" in printed.err
+    assert keys.secret_keys()[0] not in printed.err
+
+    chosen = ["the-first-secret-key-of-this-server", "the-second-secret-key-of-this-server"]
+    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "SECRET_KEYS": chosen}
+    call_command("runs_key")
+    assert capsys.readouterr() == (f"{chosen[0]}\n", "")

@@ -312,7 +312,7 @@ def options_of(command: BaseCommand) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
 
 
-MODULES = ["tasks", "runs", "streams", "wait", "batch", "metadata", "tags", "testing"]
+MODULES = ["tasks", "runs", "streams", "wait", "batch", "metadata", "tags", "auth", "testing"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -380,7 +380,7 @@ def test_each_trigger_option_is_in_the_api_reference():
 def test_each_part_of_the_api_reference_is_compared():
     headings = set(re.findall(r"^#{2,3} (.+)$", (REFERENCE / "api.md").read_text(), re.MULTILINE))
     modules = {f"realtime_runs.{name}" for name in MODULES}
-    others = {"realtime_runs.exceptions", "realtime_runs.routing", "Task", "TriggerOptions"}
+    others = {"realtime_runs.client", "realtime_runs.exceptions", "realtime_runs.routing", "Task", "TriggerOptions"}
     assert headings == modules | others | {cls.__name__ for cls in CLASSES}
 
 

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
 
+from realtime_runs.access.policy import Policy
 from realtime_runs.conf import DEFAULTS, app_settings
 from realtime_runs.engine import registry
 from realtime_runs.tasks import task
@@ -93,7 +94,8 @@ def test_settings_that_are_no_dict_are_an_error_and_not_a_crash(messages, settin
 NUMBERS = [name for name, default in DEFAULTS.items() if isinstance(default, int | float)]
 SECONDS = [name for name in NUMBERS if name.endswith("_SECONDS")]
 MAY_BE_ZERO = ["SHUTDOWN_GRACE_SECONDS", "METADATA_FLUSH_SECONDS", "BELL_SECONDS", "LINGER_SECONDS"]
-DURATIONS = ["IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION"]
+DURATIONS = ["IDEMPOTENCY_KEY_TTL", "FEED_LOOK_BACK", "RETENTION", "TOKEN_MAX_AGE"]
+KEY = "a-key-of-thirty-two-characters-ok"
 WRONG = [
     *((name, value) for name in NUMBERS for value in ("3", None, True, -1, [1])),
     *((name, 1.5) for name in NUMBERS if name not in SECONDS),
@@ -105,7 +107,9 @@ WRONG = [
     *((name, value) for name in DURATIONS for value in ("soon", -1, None, True, "101 years")),
     *(("BACKEND", value) for value in (None, 5, ["a"])),
     *(("CHANNEL_LAYER", value) for value in (None, 5, ["a"])),
-    *(("SECRET_KEYS", value) for value in ("key", None, [""], [5], {"a": 1})),
+    ("TOKEN_MAX_AGE", 0),
+    *(("POLICY", value) for value in (None, 5, ["a"])),
+    *(("SECRET_KEYS", value) for value in (KEY, None, {KEY: 1}, [""], [5], [KEY, ""], [KEY, "short"])),
 ]
 
 
@@ -124,7 +128,8 @@ def test_a_wrong_value_is_an_error_that_says_the_default(messages, name, value):
         *((name, 0.25) for name in SECONDS),
         *((name, 7) for name in NUMBERS),
         *((name, value) for name in DURATIONS for value in (90, "1h30m")),
-        *(("SECRET_KEYS", value) for value in ([], ["a", "b"], ("a",))),
+        *(("SECRET_KEYS", value) for value in ([], [KEY, f"{KEY}-2"], (KEY,))),
+        ("POLICY", f"{__name__}.OwnPolicy"),
     ],
     ids=str,
 )
@@ -138,9 +143,31 @@ def test_several_mistakes_are_told_at_once(settings):
     assert [message.id for message in found] == ["realtime_runs.E001", "realtime_runs.E002", "realtime_runs.E002"]
 
 
-def test_a_wrong_list_of_secret_keys_is_not_printed(messages):
-    error = messages(SECRET_KEYS="tr_prod_abc")["realtime_runs.E002"]
+@pytest.mark.parametrize("value", ["tr_prod_abc", ["tr_prod_abc"], [KEY, "tr_prod_abc"], {"tr_prod_abc": 1}])
+def test_a_wrong_list_of_secret_keys_is_not_printed(messages, value):
+    error = messages(SECRET_KEYS=value)["realtime_runs.E002"]
     assert "tr_prod_abc" not in str(error)
+    assert KEY not in str(error)
+
+
+def test_the_secret_key_that_is_wrong_is_told_by_its_position(messages):
+    error = messages(SECRET_KEYS=[KEY, f"{KEY}.and.more"])["realtime_runs.E002"]
+    assert "the one at position 1 has two dots, like a token" in error.msg
+
+
+class OwnPolicy(Policy):
+    pass
+
+
+class NoPolicy:
+    pass
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere.Policy", "os.path.join", "", f"{__name__}.NoPolicy"])
+def test_a_policy_that_cannot_be_used_is_an_error(messages, path):
+    error = messages(POLICY=path)["realtime_runs.E008"]
+    assert "POLICY" in error.msg
+    assert DEFAULTS["POLICY"] in error.hint
 
 
 class NoBackend:

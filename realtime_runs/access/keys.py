@@ -6,25 +6,35 @@ import re
 from typing import Final
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime_runs.conf import app_settings
 
 # There is one environment in a project; its id is what public tokens carry as `sub`.
 ENVIRONMENT_ID: Final = "env_" + "default".ljust(21, "0")
 
-# The official client does not sign with a key of the second form, and takes the first for a token.
-_LIKE_A_TOKEN: Final = re.compile(r"[^.]+\.[^.]+\.[^.]+")
+# The official client does not sign with these.
 _ADDITIONAL_KEY: Final = re.compile(r"tr_(dev|stg|prod|preview)_sk_[A-Za-z0-9]{24}")
-SHORTEST_KEY: Final = 16
+SHORTEST_KEY: Final = 32  # the least for HS256 (RFC 7518, 3.2)
 
 
 def secret_keys() -> tuple[str, ...]:
     """All keys that are valid; the first signs. Without SECRET_KEYS, one derived from Django's SECRET_KEY.
 
-    After a rotation of that, those derived from SECRET_KEY_FALLBACKS go on verifying.
+    After a rotation of that, those derived from SECRET_KEY_FALLBACKS go on verifying. Raises ImproperlyConfigured
+    rather than trust a key that is none: servers run no system checks, and anybody can sign with an empty one.
     """
-    configured = tuple(app_settings.SECRET_KEYS)
-    return configured or tuple(_derived(str(key)) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+    configured = app_settings.SECRET_KEYS
+    if not configured:
+        return tuple(_derived(str(key)) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS) if key)
+    if not isinstance(configured, list | tuple) or any(map(what_is_wrong_with, configured)):
+        raise ImproperlyConfigured("REALTIME_RUNS['SECRET_KEYS'] cannot be used; `manage.py check` says why.")
+    return tuple(configured)
+
+
+def looks_like_token(text: str) -> bool:
+    """Three parts with dots between them; everything else is taken for a secret key."""
+    return text.count(".") == 2
 
 
 def is_secret_key(text: str) -> bool:
@@ -50,8 +60,8 @@ def what_is_wrong_with(key: object) -> str | None:
         return f"is not a text of at least {SHORTEST_KEY} characters"
     if not key.isascii() or not key.isprintable() or " " in key:
         return "has characters that a header cannot carry"
-    if _LIKE_A_TOKEN.fullmatch(key):
-        return "has three parts with dots between them, like a token"
+    if looks_like_token(key):
+        return "has two dots, like a token"
     if _ADDITIONAL_KEY.fullmatch(key):
         return "has the form of a Trigger.dev additional key, with which the official client does not sign tokens"
     return None

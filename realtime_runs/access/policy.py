@@ -19,7 +19,9 @@ class Policy:
 
         class OwnRuns(Policy):
             def can(self, user, action, run):
-                return run is not None and f"user:{user.pk}" in run.tag_names
+                if run is None:
+                    return action == "read"  # lists and feeds, of which `visible` keeps some
+                return f"user:{user.pk}" in run.tag_names
 
             def visible(self, user, runs):
                 return runs.tagged([f"user:{user.pk}"])
@@ -28,8 +30,9 @@ class Policy:
     """
 
     def can(self, user: Any, action: Action, run: Run | None) -> bool:
-        """Whether a logged-in user may do this. `run` is None where the action is about no single run: `trigger`,
-        lists, batches, `wait_tokens` (create, list, retrieve) and `complete`.
+        """Whether a logged-in user may do this. `run` is None where the action is about no single run, or one that does
+        not exist: `trigger`, `read` of lists, feeds and batches, `wait_tokens` (create, list, retrieve), `complete`,
+        and `tokens`, with which public tokens of any scope are made.
         """
         return bool(user.is_active and user.is_staff)
 

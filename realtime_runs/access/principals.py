@@ -6,9 +6,9 @@ from typing import Any, Final
 from django.db.models import QuerySet
 
 from realtime_runs.access import rules
-from realtime_runs.access.keys import is_secret_key
+from realtime_runs.access.keys import is_secret_key, looks_like_token
 from realtime_runs.access.policy import get_policy
-from realtime_runs.access.tokens import PublicToken, looks_like_token, verify
+from realtime_runs.access.tokens import PublicToken, verify
 from realtime_runs.exceptions import Forbidden, InvalidToken, KeyNeeded
 from realtime_runs.models import Run
 

@@ -5,7 +5,9 @@ nothing: it can never mean more than its author wrote.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from realtime_runs.exceptions import InvalidOption
 
 ADMIN: Final = "admin"
 ANY_ACTION: Final = "*"
@@ -39,6 +41,15 @@ class Scopes:
             for action in (wanted.action, ANY_ACTION)
             for type_, id_ in [*((wanted.type, id_) for id_ in ids), (ALL_TYPES, None)]
         )
+
+
+def check_scopes(texts: list[Any]) -> None:
+    """Whether a token may be made with them. Raises InvalidOption."""
+    if not 1 <= len(texts) <= MOST_SCOPES:
+        raise InvalidOption(f"A token has 1 to {MOST_SCOPES} scopes, not {len(texts)}.")
+    for text in texts:
+        if not isinstance(text, str) or (parse(text) is None and text != ADMIN):
+            raise InvalidOption(f"A scope is a text such as 'read:runs:run_123' or 'read:tags', not {text!r}.")
 
 
 def parse(text: str) -> Grant | None:

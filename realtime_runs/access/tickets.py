@@ -26,9 +26,10 @@ def issue(principal: Principal) -> str:
     if principal.token is not None:
         token = principal.token
         claims |= {"scopes": token.scopes.texts, "exp": token.expires_at, "skip": sorted(token.skip_columns)}
+        claims["once"] = token.is_single_use
     elif isinstance(principal, SiteUser):
         claims["user"] = str(principal.user.pk)
-    return signing.dumps(claims, key=_key(0), salt=_SALT)
+    return signing.dumps(claims, key=_signing_keys()[0], salt=_SALT)
 
 
 def redeem(ticket: str) -> Principal:
@@ -41,27 +42,29 @@ def redeem(ticket: str) -> Principal:
     except TokenSpent:
         raise InvalidToken("The ticket has been used before; get another one.") from None
     if "user" in claims:
-        user = get_user_model()._default_manager.filter(pk=claims["user"], is_active=True).first()
-        if user is None:
+        user = get_user_model()._default_manager.filter(pk=claims["user"]).first()
+        if user is None or not user.is_active:  # which not every model of users keeps in a column
             raise InvalidToken("The ticket is not valid.")
         return SiteUser(user)
     if "scopes" in claims:
         scopes, skipped = Scopes(claims["scopes"]), frozenset(claims["skip"])
-        return TokenHolder(PublicToken(scopes, claims["exp"], False, skipped, digest))
+        return TokenHolder(PublicToken(scopes, claims["exp"], claims["once"], skipped, digest))
     return KeyHolder()
 
 
 def _claims(ticket: str) -> dict[str, Any]:
-    for number in range(len(secret_keys())):
-        try:
-            claims: dict[str, Any] = signing.loads(ticket, key=_key(number), salt=_SALT, max_age=LIFE_SECONDS)
-        except signing.SignatureExpired:
-            raise InvalidToken("The ticket has expired; get another one.") from None
-        except signing.BadSignature:
-            continue
-        return claims
-    raise InvalidToken("The ticket is not valid.")
+    first, *others = _signing_keys()
+    try:
+        # Without `fallback_keys`, those of Django would be good, too.
+        claims: dict[str, Any] = signing.loads(
+            ticket, key=first, salt=_SALT, max_age=LIFE_SECONDS, fallback_keys=[*others]
+        )
+    except signing.SignatureExpired:
+        raise InvalidToken("The ticket has expired; get another one.") from None
+    except signing.BadSignature:
+        raise InvalidToken("The ticket is not valid.") from None
+    return claims
 
 
-def _key(number: int) -> str:
-    return keyed_hash("ticket", "", secret_keys()[number])
+def _signing_keys() -> list[str]:
+    return [keyed_hash("ticket", "", key) for key in secret_keys()]

@@ -13,7 +13,7 @@ from realtime_runs.access.keys import ENVIRONMENT_ID, secret_keys
 from realtime_runs.access.scopes import MOST_SCOPES, Scopes
 from realtime_runs.conf import app_settings
 from realtime_runs.durations import parse_duration
-from realtime_runs.exceptions import InvalidToken
+from realtime_runs.exceptions import InvalidOption, InvalidToken
 
 ISSUER: Final = "https://id.trigger.dev"
 AUDIENCE: Final = "https://api.trigger.dev"
@@ -25,7 +25,9 @@ _REQUIRED: Final = ["exp", "iss", "aud", "sub"]
 
 @dataclass(frozen=True, slots=True)
 class PublicToken:
-    """A token whose signature and times are right. `expires_at`: seconds since 1970. `digest`: of its text, in hex."""
+    """A token whose signature and times are right. `expires_at`: seconds since 1970. `digest`: in hex, of what was
+    signed, because the same signature can be written in several ways.
+    """
 
     scopes: Scopes = field(repr=False)
     expires_at: float
@@ -38,11 +40,6 @@ class PublicToken:
         return self.expires_at - time.time()
 
 
-def looks_like_token(text: str) -> bool:
-    """Three parts with dots between them; everything else is taken for a secret key."""
-    return text.count(".") == 2
-
-
 def sign(
     scopes: Iterable[str],
     *,
@@ -50,13 +47,29 @@ def sign(
     is_single_use: bool | None = None,
     skip_columns: Iterable[str] = (),
 ) -> str:
-    """The text of a new token, signed with the first secret key. The caller has checked the scopes."""
+    """The text of a new token, signed with the first secret key. Raises InvalidOption when it would be too long, or
+    valid for too long. The caller has checked the scopes.
+    """
+    check_life(life)
     now = int(time.time())
     claims: dict[str, Any] = {**claims_of(scopes, skip_columns), "iss": ISSUER, "aud": AUDIENCE}
     if is_single_use is not None:
         claims["otu"] = is_single_use
     claims |= {"iat": now, "exp": now + max(1, round(life.total_seconds()))}
-    return jwt.encode(claims, secret_keys()[0], algorithm=_ALGORITHM)
+    text = jwt.encode(claims, secret_keys()[0], algorithm=_ALGORITHM)
+    if len(text) > _LARGEST:
+        raise InvalidOption(f"The token would have {len(text):,} characters; at most {_LARGEST:,} are possible.")
+    return text
+
+
+def longest_life() -> timedelta:
+    return parse_duration(app_settings.TOKEN_MAX_AGE)
+
+
+def check_life(life: timedelta) -> None:
+    """Raises InvalidOption."""
+    if not timedelta(0) < life <= longest_life():
+        raise InvalidOption(f"A token must expire in the future, and at most {longest_life()} from now.")
 
 
 def claims_of(scopes: Iterable[str] | None = None, skip_columns: Iterable[str] = ()) -> dict[str, Any]:
@@ -76,7 +89,7 @@ def verify(text: str) -> PublicToken:
     try:
         header = jwt.get_unverified_header(text)
         # What a header asks for beyond the algorithm (crit, jku, a key of its own) is nothing we would do.
-        if header.get("alg") != _ALGORITHM or header.keys() - {"alg", "typ"}:
+        if header.get("alg") != _ALGORITHM or header.get("typ", "JWT") != "JWT" or header.keys() - {"alg", "typ"}:
             raise InvalidToken("The token must be signed with HS256, and say nothing else in its header.")
         claims = _verified(text)
     except InvalidToken:
@@ -109,11 +122,12 @@ def _decode(text: str, key: str) -> Mapping[str, Any]:
 
 
 def _checked(text: str, claims: Mapping[str, Any]) -> PublicToken:
-    expires_at, issued_at = claims["exp"], claims.get("iat", 0)
+    now = time.time()
+    expires_at, issued_at = claims["exp"], claims.get("iat", now)
     if not _is_number(expires_at) or not _is_number(issued_at):
         raise InvalidToken("The token's times must be numbers.")
-    now = time.time()
-    if expires_at > now + parse_duration(app_settings.TOKEN_MAX_AGE).total_seconds() + _CLOCK_SKEW:
+    # From when it was made, so that one which is refused today is not accepted later.
+    if expires_at > min(now, issued_at) + longest_life().total_seconds() + _CLOCK_SKEW:
         raise InvalidToken("The token is valid for too long.")
     if issued_at > now + _CLOCK_SKEW:
         raise InvalidToken("The token is not valid yet.")
@@ -122,16 +136,25 @@ def _checked(text: str, claims: Mapping[str, Any]) -> PublicToken:
     scopes = claims.get("scopes", [])
     if not isinstance(scopes, list) or len(scopes) > MOST_SCOPES or not all(isinstance(one, str) for one in scopes):
         raise InvalidToken(f"The token's scopes must be a list of at most {MOST_SCOPES} texts.")
-    realtime = claims.get("realtime")
-    columns = realtime.get("skipColumns") if isinstance(realtime, Mapping) else None
+    is_single_use = claims.get("otu", False)
+    if not isinstance(is_single_use, bool):
+        raise InvalidToken("The token's otu must be true or false.")
     return PublicToken(
         scopes=Scopes(scopes),
         expires_at=expires_at,
-        is_single_use=claims.get("otu") is True,
-        skip_columns=frozenset(one for one in columns or () if isinstance(one, str)),
-        digest=hashlib.sha256(text.encode()).hexdigest(),
+        is_single_use=is_single_use,
+        skip_columns=_skip_columns(claims.get("realtime")),
+        digest=hashlib.sha256(text.rpartition(".")[0].encode()).hexdigest(),
     )
 
 
+def _skip_columns(realtime: Any) -> frozenset[str]:
+    # What cannot be read is refused: else the columns would be shown.
+    columns = [] if realtime is None else realtime.get("skipColumns", []) if isinstance(realtime, dict) else None
+    if not isinstance(columns, list) or not all(isinstance(one, str) for one in columns):
+        raise InvalidToken("The token's realtime.skipColumns must be a list of texts.")
+    return frozenset(columns)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
+    return isinstance(value, int | float) and 0 <= value < 1e12

@@ -18,7 +18,8 @@ import httpx
 from django.core.exceptions import SynchronousOnlyOperation
 
 from realtime_runs.client.errors import error_of
-from realtime_runs.exceptions import ConnectionFailed, InvalidToken
+from realtime_runs.client.options import json_text
+from realtime_runs.exceptions import ConnectionFailed
 from realtime_runs.live.loop import LoopThread
 
 T = TypeVar("T")
@@ -29,8 +30,10 @@ _ATTEMPTS: Final = 5
 _FIRST_PAUSE: Final = 0.5  # seconds; doubled each time
 _LONGEST_PAUSE: Final = 10.0
 _TRIED_AGAIN: Final = {408, 409, 425, 429}  # and 5xx
+_NOT_DONE: Final = {425, 429, 503}  # statuses of requests that the server has not even begun
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
-_loop_thread: Final = LoopThread("realtime-runs-client")
+loop_thread: Final = LoopThread("realtime-runs-client")
 
 
 def pause(attempt: int) -> float:
@@ -38,13 +41,18 @@ def pause(attempt: int) -> float:
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311
 
 
-def refuse_on_event_loop(what: str, instead: str) -> None:
-    """Raise SynchronousOnlyOperation where an event loop runs, which a blocking call would stop."""
+def is_on_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return
-    raise SynchronousOnlyOperation(f"{what} blocks; use `{instead}` where an event loop runs.")
+        return False
+    return True
+
+
+def refuse_on_event_loop(what: str, instead: str) -> None:
+    """Raise SynchronousOnlyOperation where an event loop runs, which a blocking call would stop."""
+    if is_on_event_loop():
+        raise SynchronousOnlyOperation(f"{what} blocks; use `{instead}` where an event loop runs.")
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T], instead: str = "the function that begins with a") -> T:
@@ -54,7 +62,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T], instead: str = "the function tha
     except SynchronousOnlyOperation:
         coroutine.close()
         raise
-    future = _loop_thread.start(coroutine)
+    future = loop_thread.start(coroutine)
     try:
         return future.result()
     except BaseException:
@@ -72,37 +80,37 @@ class Answer:
         return json.loads(self.content)
 
 
+class _Connections:
+    """What belongs to one event loop."""
+
+    def __init__(self, timeout: float) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        self.pool = httpx.AsyncClient(timeout=timeout, limits=limits)
+        self.refreshing = asyncio.Lock()
+
+
 class Transport:
     def __init__(self, base_url: str, access_token: str, refresh: Refresh | None, timeout: float) -> None:
         self._base_url = base_url.rstrip("/")
-        self._token = access_token
+        self.token = access_token
         self._refresh_token = refresh
         self._timeout = timeout
-        # Connections belong to an event loop; so each has a pool of its own.
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = weakref.WeakKeyDictionary()
 
-    def _pool(self) -> httpx.AsyncClient:
+    def _connections(self) -> _Connections:
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None or pool.is_closed:
-            pool = httpx.AsyncClient(
-                timeout=self._timeout, limits=httpx.Limits(max_connections=None, max_keepalive_connections=20)
-            )
-            self._pools[loop] = pool
-        return pool
+        found = self._by_loop.get(loop)
+        if found is None:
+            found = self._by_loop[loop] = _Connections(self._timeout)
+        return found
 
     async def aclose(self) -> None:
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.aclose()
+        found = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.pool.aclose()
 
     def close(self) -> None:
         run_sync(self.aclose(), "await client.aclose()")
-
-    def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}", **more}
 
     async def call(
         self,
@@ -114,53 +122,68 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         missing: Exception | None = None,
+        may_repeat: bool = True,
+        token: str = "",
     ) -> Answer:
-        """One call, whatever it takes. `body`: is sent as JSON. `missing`: what a 404 means here.
+        """One call, whatever it takes. `body`: is sent as JSON. `missing`: what a 404 means here. `may_repeat`: doing it
+        twice does no harm; else it is tried again only where the server cannot have done it. `token`: one for this call
+        alone.
 
         Raises the domain's errors, InvalidToken, Forbidden, ServerError, or ConnectionFailed.
         """
         more = {"x-trigger-request-idempotency-key": str(uuid.uuid4()), **(headers or {})}
         if body is not None:
-            content = json.dumps(body, allow_nan=False).encode()
+            content = json_text(body, "body").encode()
             more.setdefault("Content-Type", "application/json")
-        has_refreshed = False
-        for attempt in range(_ATTEMPTS):
+        has_refreshed, attempt = bool(token), 0
+        while True:
+            attempt += 1
+            is_last = attempt == _ATTEMPTS
+            used = token or self.token
             try:
-                response = await self._pool().request(
-                    method, self._base_url + path, content=content, params=params, headers=self._headers(more)
+                response = await self._connections().pool.request(
+                    method, self._base_url + path, content=content, params=params, headers=_authorized(used, more)
                 )
             except httpx.TransportError as error:
-                if attempt == _ATTEMPTS - 1:
+                if is_last or not (may_repeat or isinstance(error, _NEVER_SENT)):
                     raise ConnectionFailed(self._base_url, str(error) or type(error).__name__) from error
-                await asyncio.sleep(pause(attempt))
-                continue
-            if response.status_code == 401 and not has_refreshed and await self.refresh():
-                has_refreshed = True
-                continue
-            if is_tried_again(response) and attempt < _ATTEMPTS - 1:
-                await asyncio.sleep(max(pause(attempt), wanted_pause(response)))
+                await asyncio.sleep(pause(attempt - 1))
                 continue
             if response.is_success:
                 return Answer(response.headers, response.content)
-            raise error_of(response.status_code, response.content, missing)
-        raise InvalidToken("The new access token was refused, too.")
+            if response.status_code == 401 and not has_refreshed and await self.refresh(used):
+                has_refreshed = True
+            elif is_last or not is_tried_again(response) or not (may_repeat or response.status_code in _NOT_DONE):
+                raise error_of(response.status_code, response.content, missing)
+            else:
+                await asyncio.sleep(max(pause(attempt - 1), wanted_pause(response)))
 
-    async def refresh(self) -> bool:
-        """Get a new token, if somebody can give one."""
+    async def refresh(self, refused: str) -> bool:
+        """Get a token in the place of this one, if somebody can give one; once for all who were refused with it."""
         if self._refresh_token is None:
             return False
-        given = self._refresh_token()
-        self._token = await given if inspect.isawaitable(given) else given
+        async with self._connections().refreshing:
+            if self.token == refused:
+                if inspect.iscoroutinefunction(self._refresh_token):
+                    given = self._refresh_token()
+                else:
+                    given = await asyncio.to_thread(self._refresh_token)  # which may well ask another server
+                self.token = await given if inspect.isawaitable(given) else given
         return True
 
     @asynccontextmanager
-    async def events(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[httpx.Response, None]:
+    async def events(self, path: str, token: str, headers: Mapping[str, str]) -> AsyncGenerator[httpx.Response, None]:
         """An answer that goes on, whatever its status. Raises httpx.TransportError."""
-        given = self._headers({"Accept": "text/event-stream", **headers})
+        given = _authorized(token, {"Accept": "text/event-stream", **headers})
         # A server that lives sends a comment every 15 s.
         timeout = httpx.Timeout(self._timeout, read=max(self._timeout, 45.0))
-        async with self._pool().stream("GET", self._base_url + path, headers=given, timeout=timeout) as response:
+        pool = self._connections().pool
+        async with pool.stream("GET", self._base_url + path, headers=given, timeout=timeout) as response:
             yield response
+
+
+def _authorized(token: str, headers: Mapping[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", **headers}
 
 
 def is_tried_again(response: httpx.Response) -> bool:

@@ -10,7 +10,7 @@ from realtime_runs.engine.context import Lease
 from realtime_runs.engine.operations import Operation, apply
 from realtime_runs.engine.options import check_metadata_size, check_tags
 from realtime_runs.engine.triggering import tag_runs
-from realtime_runs.exceptions import InvalidInput, InvalidTransition, LeaseLost, RunNotFound
+from realtime_runs.exceptions import InvalidInput, InvalidOption, InvalidTransition, LeaseLost, RunNotFound
 from realtime_runs.live import bell
 from realtime_runs.models import FromNow, Run
 from realtime_runs.models.run import RunQuerySet
@@ -88,6 +88,7 @@ def _add_tags(run: RunQuerySet, tags: str | Iterable[str], missing: Exception) -
 
 # -- from outside of a task -------------------------------------------------------------------------------------------
 
+_MOST_WIDE: Final = 100  # each may walk through all of the metadata, and the run's row is locked meanwhile
 _EDITABLE: Final = timedelta(hours=1)  # after its end (wire-protocol 6.1)
 
 
@@ -118,8 +119,9 @@ def edit_metadata_of(run_id: str, edits: Edits) -> dict[str, Any]:
         raise RunNotFound(run_id)
     todo: dict[str, list[Operation]] = {}
     for target, operations in ((above[0], edits.parent), (above[1], edits.root), (run_id, edits.own)):
-        todo.setdefault(target if target and target in found else run_id, []).extend(operations)
-    after = {pk: _edited(pk, *found[pk], operations) for pk, operations in todo.items() if operations}
+        todo.setdefault(target or run_id, []).extend(operations)
+    # One that is not found was removed meanwhile.
+    after = {pk: _edited(pk, *found[pk], operations) for pk, operations in todo.items() if operations and pk in found}
     own = after.get(run_id)
     return dict(json.loads(found[run_id][0])) if own is None else own
 
@@ -130,6 +132,8 @@ def _edited(
     """Under the row lock; all of them, or an error."""
     if finished_at is not None and finished_at < limit:
         raise InvalidTransition(run_id, status, "edited: it ended more than an hour ago")
+    if sum(operation.is_wide for operation in operations) > _MOST_WIDE:
+        raise InvalidOption(f"At most {_MOST_WIDE} operations of a request may have a key with `*`.")
     metadata = apply(operations, json.loads(text))
     new_text = encode_result(metadata, "metadata")
     check_metadata_size(new_text)

@@ -50,6 +50,7 @@ def claim_keys(wishes: Sequence[tuple[str, str, timedelta]]) -> list[tuple[str, 
 
 
 def release(task_id: str, key: str) -> bool:
-    """Forget the key, so that the next trigger makes a new run. False when nobody held it."""
-    deleted, _ = IdempotencyClaim.objects.filter(task=task_id, key_hash=hash_key(key)).delete()
+    """Forget the key, so that the next trigger makes a new run. False when nobody held it (any more)."""
+    held = IdempotencyClaim.objects.filter(task=task_id, key_hash=hash_key(key), expires_at__gt=FromNow())
+    deleted, _ = held.delete()
     return bool(deleted)

@@ -15,6 +15,7 @@ from realtime_runs.statuses import RunStatus
 
 # On the wire the queue that a task has without a wish of its own (wire-protocol 5.2).
 _TASK_QUEUE: Final = "task/"
+_NO_QUEUE: Final = "default"
 
 Convert = Callable[[RealtimeRun], RealtimeRun]
 
@@ -32,12 +33,24 @@ def list_runs(
     before: str | None,
     convert: Convert,
     within: Callable[[Any], Any] | None = None,
+    with_packets: bool = True,
     **filters: Any,
 ) -> RunPage:
-    """One page: see `paging.read_page`. `within`: narrows the query set to what the caller may see."""
+    """One page: see `paging.read_page`. `within`: narrows the query set to what the caller may see. Without packets
+    the runs have neither payload nor output, which may be megabytes each.
+    """
     found = _filtered(**filters)
     rows = found if within is None else within(found)
-    return read_page(RunPage, rows, lambda run: convert(snapshot(run)), page_size, after, before)
+    if with_packets:
+        return read_page(RunPage, rows, lambda run: convert(snapshot(run)), page_size, after, before)
+    rows = rows.defer("payload", "output")
+    return read_page(RunPage, rows, lambda run: convert(snapshot(without_packets(run))), page_size, after, before)
+
+
+def without_packets(row: Run) -> Run:
+    """A row whose payload and output were not read, and are not asked for."""
+    row.payload = row.output = None
+    return row
 
 
 def _filtered(
@@ -62,11 +75,11 @@ def _filtered(
     if tag is not None:
         runs = runs.tagged_any(_texts(tag))
     if batch is not None:
-        runs = runs.filter(batch=batch)
+        runs = runs.filter(batch__in=_texts(batch))
     if queue is not None:
         names = _texts(queue)
         tasks = [name.removeprefix(_TASK_QUEUE) for name in names if name.startswith(_TASK_QUEUE)]
-        runs = runs.filter(Q(queue__in=names) | Q(task__in=tasks))
+        runs = runs.filter(Q(queue__in=names) | Q(task__in=tasks, queue=_NO_QUEUE))
     if is_test is not None:
         runs = runs.filter(is_test=is_test)
     return created(runs, created_after, created_before, period)

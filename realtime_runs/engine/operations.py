@@ -1,12 +1,14 @@
 """The metadata operations of wire-protocol 6.1, on plain dicts. Pure: nothing here knows a run."""
 
 import copy
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from realtime_runs.exceptions import InvalidOption
+from realtime_runs.conf import app_settings
+from realtime_runs.exceptions import InvalidOption, TooLarge
 
 Kind = Literal["set", "delete", "append", "remove", "increment", "update"]
 
@@ -39,6 +41,11 @@ class Operation:
         if self.key == "__proto__" or (self.key.startswith("$.") and not self._path_is_allowed()):
             raise InvalidOption(f"{self.key!r} cannot be a metadata key.")
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it may touch many places."""
+        return self.key.startswith("$.") and "*" in self.key[2:].split(".")
+
     def _path_is_allowed(self) -> bool:
         segments = self.key[2:].split(".")
         return self.key != "$." and not _FORBIDDEN.intersection(segments)
@@ -58,10 +65,20 @@ def _apply_one(operation: Operation, root: dict[str, Any]) -> dict[str, Any]:
     if operation.kind == "delete":
         root.pop(operation.key, None)  # always literal: the reference server deletes no paths
         return root
-    # Listed first: a change must not alter the walk.
-    for container, key in list(_places(root, operation.key)):
+    places = list(_places(root, operation.key))  # first: a change must not alter the walk
+    if len(places) > 1 and operation.kind in ("set", "append"):
+        _check_growth(len(places), operation.value)
+    for container, key in places:
         _change(operation, container, key)
     return root
+
+
+def _check_growth(copies: int, value: Any) -> None:
+    """Before they are made: a small text with a `*` can mean gigabytes."""
+    limit: int = app_settings.MAX_METADATA_BYTES
+    size = copies * len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    if size > limit:
+        raise TooLarge("metadata", size, limit, "MAX_METADATA_BYTES")
 
 
 def _change(operation: Operation, container: Any, key: Any) -> None:

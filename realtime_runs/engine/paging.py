@@ -5,7 +5,7 @@ The cursor is the id of a row, exclusive; ids begin with their time.
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Self, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -113,4 +113,4 @@ def created(rows: Rows, after: datetime | None, before: datetime | None, period:
 def _aware(value: datetime, what: str) -> datetime:
     if timezone.is_naive(value):
         raise InvalidOption(f"{what} {value!r} has no time zone.")
-    return value
+    return value.astimezone(UTC)  # PostgreSQL refuses offsets of 16 hours and more

@@ -16,9 +16,18 @@ class WaitTokenPage(Page[WaitToken]):
     """
 
 
-def list_tokens(tokens: WaitTokenQuerySet, page_size: int, after: str | None, before: str | None) -> WaitTokenPage:
-    """One page: see `paging.read_page`."""
-    return read_page(WaitTokenPage, tokens, snapshot, page_size, after, before)
+def list_tokens(
+    tokens: WaitTokenQuerySet, page_size: int, after: str | None, before: str | None, *, with_output: bool = True
+) -> WaitTokenPage:
+    """One page: see `paging.read_page`. Outputs may be megabytes each."""
+    if with_output:
+        return read_page(WaitTokenPage, tokens, snapshot, page_size, after, before)
+    return read_page(WaitTokenPage, tokens.defer("output"), _without_output, page_size, after, before)
+
+
+def _without_output(row: Row) -> WaitToken:
+    row.output = None  # it was not read, and is not asked for
+    return snapshot(row)
 
 
 def filtered(

@@ -1,20 +1,46 @@
 """Who sent a request: by its Authorization header, or else by the session of a logged-in user of the site."""
 
-from django.http import HttpRequest
-from rest_framework.authentication import SessionAuthentication
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.utils.datastructures import MultiValueDict
+from rest_framework.authentication import CSRFCheck, SessionAuthentication
+from rest_framework.exceptions import PermissionDenied
 
 from realtime_runs.access.principals import Principal, SiteUser, from_header
 from realtime_runs.exceptions import InvalidToken
 
 
 def principal_of(request: HttpRequest) -> Principal:
-    """Raises InvalidToken without a valid credential, and DRF's PermissionDenied for an unsafe request of a session
-    without its CSRF token. May query the database.
+    """Raises InvalidToken without a valid credential, and DRF's PermissionDenied for a request of a session from a page
+    of another site, or an unsafe one without the CSRF token in its header. May query the database.
     """
     if authorization := request.headers.get("Authorization"):
         return from_header(authorization)
-    user = getattr(request, "user", None)
+    user = _user_of(request)
     if user is not None and user.is_authenticated and user.is_active:
-        SessionAuthentication().enforce_csrf(request)  # type: ignore[arg-type]  # it only hands it on to Django
+        _check_page(request)
         return SiteUser(user)
     raise InvalidToken("Send the header `Authorization: Bearer <secret key or public token>`, or log in.")
+
+
+def _user_of(request: HttpRequest) -> Any:
+    # PostgreSQL cannot look for a NUL, which a quoted cookie can hold.
+    has_session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "").isprintable()
+    return getattr(request, "user", None) if has_session_key else None
+
+
+def _check_page(request: Any) -> None:
+    """A cookie says nothing of the page that had it sent."""
+    # Django asks only where something may be changed. Here pages of any site may call, but not as this user.
+    check: Any = CSRFCheck(_no_answer)
+    if "Origin" in request.headers and not check._origin_verified(request):
+        raise PermissionDenied("A session is good for pages of its own site only.")
+    # The token is looked for in a form first. There is none: what was sent is not read before it is known who asks.
+    request._post, request._files = QueryDict(), MultiValueDict()
+    SessionAuthentication().enforce_csrf(request)
+
+
+def _no_answer(request: HttpRequest) -> HttpResponse:
+    raise NotImplementedError  # the check's middleware wants a view, and calls none

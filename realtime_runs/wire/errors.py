@@ -1,7 +1,7 @@
 """What a caller gets when something is refused: the one table of errors and HTTP statuses (wire-protocol 1.4)."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
@@ -9,6 +9,7 @@ from django.http import Http404
 from rest_framework import exceptions as drf
 
 from realtime_runs import exceptions as ours
+from realtime_runs.wire.codes import ATTRIBUTES, wire_name
 
 logger = logging.getLogger("realtime_runs.wire")
 
@@ -66,27 +67,13 @@ _FORBIDDEN: Final = {
 _UNEXPECTED: Final = {"error": "Internal Server Error"}
 
 
-# Of these the body says which one it is, for clients in Python.
-_CODED: Final = (
-    ours.PayloadInvalid,
-    ours.ChunkInvalid,
-    ours.NotJson,
-    ours.TooLarge,
-    ours.InvalidOption,
-    ours.InvalidTransition,
-    ours.StreamClosed,
-    ours.StreamGap,
-)
-
-
 def refusal(error: Exception) -> Refusal:
     """What is answered for this error."""
     refused = _refusal(error)
-    if isinstance(error, _CODED):
-        refused.body["code"] = type(error).__name__
-    if isinstance(error, ours.StreamGap):
-        refused.body["firstIndex"] = error.first_index
-    return refused
+    if (attributes := ATTRIBUTES.get(type(error))) is None:  # type: ignore[call-overload]  # any error may be asked for
+        return refused
+    said = {wire_name(name): getattr(error, name) for name in attributes}
+    return replace(refused, body={**refused.body, "code": type(error).__name__, **said})
 
 
 def _refusal(error: Exception) -> Refusal:

@@ -17,7 +17,7 @@ def token_headers(principal: Principal, scopes: Sequence[str], life: timedelta) 
     columns = principal.skip_columns
     return {
         "x-trigger-jwt-claims": json.dumps(tokens.claims_of(scopes, columns), separators=(",", ":")),
-        "x-trigger-jwt": tokens.sign(scopes, life=life, skip_columns=columns),
+        "x-trigger-jwt": tokens.sign(scopes, life=min(life, tokens.longest_life()), skip_columns=columns),
     }
 
 

@@ -90,7 +90,10 @@ def test_what_is_no_operation_is_refused_and_nothing_changes(run_id, body):
 
 def test_all_operations_or_none(run_id):
     one = {"type": "set", "key": "a", "value": 1}
-    assert put(run_id, {"operations": [one], "rootOperations": [{**one, "key": "b", "value": "x" * 300_000}]}).status_code == 413
+    assert (
+        put(run_id, {"operations": [one], "rootOperations": [{**one, "key": "b", "value": "x" * 300_000}]}).status_code
+        == 413
+    )
     assert put(run_id, {"operations": [one, {"type": "set", "key": "__proto__"}]}).status_code == 400
     assert put(run_id, b'{"metadata": {"a": "' + b"x" * 2**21 + b'"}}').status_code == 413
     assert runs.retrieve(run_id).metadata == {}

@@ -80,6 +80,11 @@ class ApiView(APIView):
             self.http_method_not_allowed(request)  # before `need` looks into a body that is none
         self.authorize()
 
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[Any, str]:
+        """JSON, whatever `Accept` or a parameter `format` says."""
+        renderer = self.get_renderers()[0]
+        return renderer, renderer.media_type or ""
+
     def authorize(self) -> None:
         self.principal.check(self.need())
 

@@ -20,8 +20,14 @@ from realtime_runs.wire.rest.triggering import Text
 
 class OperationRequest(serializers.Serializer[Any]):
     type = serializers.ChoiceField(["set", "delete", "append", "remove", "increment", "update"])
-    key = Text(required=False, default="")
-    value = AnyJson(required=False, default=None)
+    key = Text(required=False, help_text="Of all but `update`")
+    value = AnyJson(required=False, help_text="Of all but `delete`")
+
+    def validate(self, operation: dict[str, Any]) -> dict[str, Any]:
+        needed = {"update": {"value"}, "delete": {"key"}}.get(operation["type"], {"key", "value"})
+        if missing := needed - operation.keys():
+            raise serializers.ValidationError(dict.fromkeys(sorted(missing), "This field is required."))
+        return operation
 
 
 def _operations() -> Any:
@@ -68,7 +74,7 @@ def _made(operations: list[dict[str, Any]] | None) -> list[Operation]:
     """Raises InvalidOption."""
     if operations and None in operations:
         raise InvalidOption("An operation is an object with a type, not null.")
-    return [Operation(cast(Kind, one["type"]), one["key"], one["value"]) for one in operations or ()]
+    return [Operation(cast(Kind, one["type"]), one.get("key", ""), one.get("value")) for one in operations or ()]
 
 
 class TagsRequest(serializers.Serializer[Any]):

@@ -11,14 +11,17 @@ from rest_framework.response import Response
 from realtime_runs import runs
 from realtime_runs.access import rules
 from realtime_runs.access.keys import ENVIRONMENT_ID
-from realtime_runs.engine.listing import list_runs
+from realtime_runs.access.principals import Principal
+from realtime_runs.engine.listing import list_runs, without_packets
 from realtime_runs.exceptions import InvalidInput, RunNotFound
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.models import Run
+from realtime_runs.models.run import RunQuerySet
 from realtime_runs.packets import JSON, SUPER_JSON
 from realtime_runs.statuses import RunStatus
 from realtime_runs.wire import body
 from realtime_runs.wire.errors import QueryError
+from realtime_runs.wire.repeats import Made, make_once
 from realtime_runs.wire.rest import queries
 from realtime_runs.wire.rest.base import ApiView, described
 from realtime_runs.wire.rest.fields import AnyJson, DurationOrNumber, OneOrMore
@@ -38,26 +41,26 @@ def find_row(run_id: str) -> Run | None:
     return Run.objects.filter(pk=run_id).first()
 
 
-def whole_object(run: RealtimeRun) -> dict[str, Any]:
-    """The run with those around it: one query for its parent and root, one for its newest children."""
-    above = {one.id: common_fields(one) for one in _snapshots({run.parent_id, run.root_id} - {None})}
+def whole_object(run: RealtimeRun, principal: Principal) -> dict[str, Any]:
+    """The run with those around it that the caller may read, too: one query for its parent and root, one for its newest
+    children.
+    """
+    ids = {run.parent_id, run.root_id} - {None}
+    above = {one["id"]: one for one in _readable(Run.objects.filter(pk__in=ids), principal)} if ids else {}
     related = {"root": above.get(run.root_id or ""), "parent": above.get(run.parent_id or "")}
-    children = Run.objects.filter(parent=run.id).defer("payload", "output").order_by("-pk")[:_MOST_CHILDREN]
     found: dict[str, Any] = {name: fields for name, fields in related.items() if fields is not None}
-    found["children"] = [common_fields(_bare(child)) for child in reversed(children)]
+    found["children"] = _readable(Run.objects.filter(parent=run.id), principal)[::-1]
     return {**run_object(run), "relatedRuns": found}
 
 
-def _snapshots(ids: set[Any]) -> list[RealtimeRun]:
-    if not ids:
-        return []
-    return [_bare(row) for row in Run.objects.filter(pk__in=ids).defer("payload", "output")]
-
-
-def _bare(row: Run) -> RealtimeRun:
-    """Of a row whose payload and output were not read, and are not asked for."""
-    row.payload = row.output = None
-    return snapshot(row)
+def _readable(found: RunQuerySet, principal: Principal) -> list[dict[str, Any]]:
+    """The newest of them, as far as the caller may read each: who may read a run need not be one who may read these."""
+    rows = principal.visible(found).defer("payload", "output").order_by("-pk")[:_MOST_CHILDREN]
+    return [
+        common_fields(snapshot(without_packets(row)))
+        for row in rows
+        if not principal.sees_all or principal.may(rules.read_run(row))
+    ]
 
 
 class RunView(ApiView):
@@ -73,7 +76,7 @@ class RunView(ApiView):
 
     @described(summary="A run", responses=RunSchema)
     def get(self, request: Request, run_id: str) -> Response:
-        return Response(whole_object(snapshot(self.row)))
+        return Response(whole_object(snapshot(self.row), self.principal))
 
 
 def _filter(name: str, text: str = "One or several, with commas between them") -> OpenApiParameter:
@@ -118,7 +121,13 @@ class RunsView(ApiView):
         if any(query.get(f"filter[{name}]") for name in _WITHOUT_MEANING):
             filters["status"] = []
         try:
-            page = list_runs(**filters, **queries.page_of(query), convert=_same, within=self.principal.visible)
+            page = list_runs(
+                **filters,
+                **queries.page_of(query),
+                convert=_same,
+                within=self.principal.visible,
+                with_packets=False,
+            )
         except QueryError:
             raise
         except InvalidInput as error:
@@ -175,7 +184,12 @@ class ReplayView(ApiView):
         if unknown := given.keys() - ReplayRequest().fields.keys():
             raise InvalidInput(f"{min(unknown)}: this cannot be changed by a replay.")
         wish = self.valid(ReplayRequest, may_be_empty=True, limit=largest_trigger())
-        return Response({"id": runs.replay(run_id, **_overrides(wish)).id})
+        overrides = _overrides(wish)
+
+        def make() -> Made:
+            return Made(runs.replay(run_id, **overrides).id)
+
+        return Response({"id": make_once(request._request, self.principal, f"replay {run_id}", make).id})
 
 
 def _overrides(wish: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +215,8 @@ class RescheduleView(ApiView):
 
     @described(summary="Give a delayed run another start", request=RescheduleRequest, responses=RunSchema)
     def post(self, request: Request, run_id: str) -> Response:
-        return Response(whole_object(runs.reschedule(run_id, self.valid(RescheduleRequest)["delay"])))
+        run = runs.reschedule(run_id, self.valid(RescheduleRequest)["delay"])
+        return Response(whole_object(run, self.principal))
 
 
 class ResultView(ApiView):

@@ -14,6 +14,7 @@ from realtime_runs import wait
 from realtime_runs.access import rules
 from realtime_runs.access.keys import is_keyed_hash, keyed_hash
 from realtime_runs.conf import app_settings
+from realtime_runs.engine.wait_token_listing import filtered, list_tokens
 from realtime_runs.exceptions import InvalidInput, InvalidToken
 from realtime_runs.packets import JSON
 from realtime_runs.wait import WaitToken, WaitTokenStatus
@@ -143,13 +144,13 @@ class TokensView(ApiView):
         status = queries.listed(query, "filter[status]")
         queries.refuse_unknown("filter[status]", status, WaitTokenStatus.values)
         try:
-            page = wait.list_tokens(
+            found = filtered(
                 status=status,
                 tags=queries.listed(query, "filter[tags]"),
                 idempotency_key=query.get("filter[idempotencyKey]"),
                 **queries.created(query),
-                **queries.page_of(query),
             )
+            page = list_tokens(found, **queries.page_of(query), with_output=False)
         except QueryError:
             raise
         except InvalidInput as error:
