@@ -202,14 +202,19 @@ def start_process(
         process.kill9()
 
 
-@pytest.fixture
-def server_env(transactional_db: None) -> dict[str, str]:
-    """Environment of a process that works on the database of this test. Add REDIS_URL to give it a channel layer."""
+def environment_of_servers() -> dict[str, str]:
+    """Of a process that works on the database that is connected now. Add REDIS_URL to give it a channel layer."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     return env | {
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "TESTS_DATABASE_NAME": str(connection.settings_dict["NAME"]),
     }
+
+
+@pytest.fixture
+def server_env(transactional_db: None) -> dict[str, str]:
+    """`environment_of_servers()` in a test whose database they may use."""
+    return environment_of_servers()
 
 
 def with_settings(env: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, str]:
@@ -253,28 +258,29 @@ class WebServer:
         return True
 
 
+def serve(
+    start: Callable[..., Process], env: Mapping[str, str], kind: str, *arguments: str, **overrides: Any
+) -> WebServer:
+    """project.asgi:application under Daphne or Uvicorn, with a worker inside unless `env` or BACKEND says otherwise."""
+    port = free_port()
+    address = {
+        "daphne": ["-b", "127.0.0.1", "-p", str(port)],
+        "uvicorn": ["--host", "127.0.0.1", "--port", str(port)],
+    }
+    full_env = with_settings({"REALTIME_RUNS_BACKEND": EMBEDDED, **env}, overrides)
+    server = WebServer(start(["-m", kind, *address[kind], *arguments, "project.asgi:application"], env=full_env), port)
+    eventually(server.answers, timeout=20, message=f"{kind} did not answer")
+    return server
+
+
 @pytest.fixture
 def asgi_server(server_env: dict[str, str], start_process: Callable[..., Process]) -> Callable[..., WebServer]:
-    """`asgi_server("uvicorn", *arguments, env={…}, BACKEND="…")`: project.asgi:application under Daphne or Uvicorn.
-
-    With the embedded backend, so with a worker inside, unless BACKEND or REALTIME_RUNS_BACKEND says something else.
-    """
+    """`asgi_server("uvicorn", *arguments, env={…}, BACKEND="…")`: the project under Daphne or Uvicorn, as `serve` does."""
 
     def start(
         kind: str = "daphne", *arguments: str, env: Mapping[str, str] | None = None, **overrides: Any
     ) -> WebServer:
-        port = free_port()
-        address = {
-            "daphne": ["-b", "127.0.0.1", "-p", str(port)],
-            "uvicorn": ["--host", "127.0.0.1", "--port", str(port)],
-        }
-        full_env = {**server_env, "REALTIME_RUNS_BACKEND": EMBEDDED, **(env or {})}
-        process = start_process(
-            ["-m", kind, *address[kind], *arguments, "project.asgi:application"], env=with_settings(full_env, overrides)
-        )
-        server = WebServer(process, port)
-        eventually(server.answers, timeout=20, message=f"{kind} did not answer")
-        return server
+        return serve(start_process, {**server_env, **(env or {})}, kind, *arguments, **overrides)
 
     return start
 

@@ -1,0 +1,33 @@
+// node run.mjs ./runs.mjs: runs the checks of a script, a few at a time, and prints one JSON line for each:
+// {"check": its name, "problem": what went wrong, empty if nothing did}
+import { checks } from "./checks.mjs";
+
+const AT_ONCE = 4;
+const LIMIT_MS = 40_000; // of one check: what hangs is told apart from what fails
+
+await import(process.argv[2]);
+
+async function problemOf(fn) {
+  let timer;
+  const limit = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`did not end within ${LIMIT_MS / 1000} s`)), LIMIT_MS);
+  });
+  try {
+    await Promise.race([fn(), limit]);
+    return "";
+  } catch (error) {
+    return String(error?.stack ?? error) + (error?.cause ? `\nbecause of ${error.cause?.stack ?? error.cause}` : "");
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function work() {
+  for (let next = checks.shift(); next; next = checks.shift()) {
+    const problem = await problemOf(next.fn);
+    process.stdout.write(JSON.stringify({ check: next.name, problem }) + "\n");
+  }
+}
+
+await Promise.all(Array.from({ length: AT_ONCE }, work));
+process.exit(0); // subscriptions that nobody ends would keep the process
