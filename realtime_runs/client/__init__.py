@@ -12,7 +12,8 @@ Needs the extra: `pip install "realtime-runs[client]"`.
 """
 
 from realtime_runs.client.client import Client
-from realtime_runs.client.objects import BatchHandle, BatchState, Page, RunHandle, WaitToken
+from realtime_runs.client.objects import BatchHandle, BatchState, RunHandle, WaitToken
+from realtime_runs.client.pages import Page
 from realtime_runs.live.items import RunUpdate, StreamChunk, StreamRecord
 from realtime_runs.live.realtime_run import RealtimeRun, RunError
 from realtime_runs.statuses import RunStatus

@@ -1,12 +1,12 @@
 """Batches over HTTP."""
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from realtime_runs.client.objects import BatchHandle, BatchState, id_of
-from realtime_runs.client.options import wire_options
+from realtime_runs.client.options import json_text, wire_options
 from realtime_runs.client.transport import Transport, run_sync
 from realtime_runs.exceptions import BatchNotFound, InvalidInput
 
@@ -15,25 +15,27 @@ async def trigger_batch(transport: Transport, items: Iterable[Mapping[str, Any]]
     """In two phases (wire-protocol 4.2, 4.3): both may be repeated, and make one set of runs."""
     lines, tasks = [], set()
     for index, item in enumerate(items):
-        options = wire_options(item.get("options", {}))
-        line: dict[str, Any] = {"index": index, "task": item["task"], "options": options}
-        if (payload := item.get("payload")) is not None:
-            line["payload"] = payload
-            if isinstance(payload, str):
-                options["payloadType"] = "text/plain"
-        lines.append(json.dumps(line, allow_nan=False))
+        if not isinstance(item, Mapping) or "task" not in item or item.keys() - {"task", "payload", "options"}:
+            raise InvalidInput(
+                f"Item {index} of the batch must be a dict with `task` and, if needed, `payload` and `options`."
+            )
+        line = {"index": index, "task": item["task"]} | wire_options(item.get("options", {}), item.get("payload"))
+        lines.append(json_text(line, f"Item {index}"))
         tasks.add(item["task"])
     if not lines:
         raise InvalidInput("A batch needs at least one item.")
-    begun = await transport.call(
-        "POST", "/api/v3/batches", body={"runCount": len(lines), "taskIdentifiers": sorted(tasks)}
+    wish = {"runCount": len(lines), "taskIdentifiers": sorted(tasks)}
+    begun = await transport.call("POST", "/api/v3/batches", body=wish)
+    batch_id, token = begun.data["id"], begun.headers.get("x-trigger-jwt", "")
+    await transport.call(
+        "POST",
+        f"/api/v3/batches/{batch_id}/items",
+        content=("\n".join(lines) + "\n").encode(),
+        headers={"Content-Type": "application/x-ndjson"},
     )
-    batch_id = begun.data["id"]
-    content = ("\n".join(lines) + "\n").encode()
-    headers = {"Content-Type": "application/x-ndjson"}
-    await transport.call("POST", f"/api/v3/batches/{batch_id}/items", content=content, headers=headers)
-    made = await transport.call("GET", f"/api/v2/batches/{batch_id}")
-    return BatchHandle(batch_id, tuple(made.data["runs"]), begun.headers.get("x-trigger-jwt", ""))
+    # Who may trigger need not be one who may read; the new token is.
+    made = await transport.call("GET", f"/api/v2/batches/{batch_id}", token=token)
+    return BatchHandle(batch_id, tuple(made.data["runs"]), token)
 
 
 class Batches:
@@ -41,7 +43,9 @@ class Batches:
         self._transport = transport
 
     def trigger(self, items: Iterable[Mapping[str, Any]]) -> BatchHandle:
-        """Create all runs, at most 1,000, or none. An item: a dict of `task`, its id, `payload`, `options`."""
+        """Create all runs, at most 1,000, or none. An item: a dict of `task`, its id, `payload`, `options`. Raises
+        BatchItemInvalid for a bad one.
+        """
         return run_sync(self.atrigger(items))
 
     async def atrigger(self, items: Iterable[Mapping[str, Any]]) -> BatchHandle:
@@ -53,12 +57,17 @@ class Batches:
 
     async def aretrieve(self, batch: Any) -> BatchState:
         batch_id = id_of(batch)
-        answer = await self._transport.call("GET", f"/api/v2/batches/{batch_id}", missing=BatchNotFound(batch_id))
+        answer = await self._transport.call(
+            "GET", f"/api/v2/batches/{quote(batch_id, safe='')}", missing=BatchNotFound(batch_id)
+        )
         found = answer.data
         return BatchState(
             id=found["id"],
             created_at=datetime.fromisoformat(found["createdAt"]),
+            updated_at=datetime.fromisoformat(found["updatedAt"]),
             run_count=found["runCount"],
             run_ids=tuple(found["runs"]),
+            is_open=found["status"] == "PENDING",
             is_completed=found["status"] == "COMPLETED",
+            idempotency_key=found.get("idempotencyKey", ""),
         )

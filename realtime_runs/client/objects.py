@@ -1,17 +1,16 @@
 """What the client gives: the run as in a Django project, and the small things around it."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from realtime_runs.client.transport import run_sync
 from realtime_runs.live.realtime_run import RealtimeRun, RunError
 from realtime_runs.packets import JSON, NOTHING, Packet
 from realtime_runs.statuses import RunStatus
 
-T = TypeVar("T")
+Run = RealtimeRun[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,18 @@ class BatchHandle:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch as it is. `is_completed`: all of its runs are final, whatever their end."""
+    """A batch as it is. `is_completed`: all of its runs are final, whatever their end. `is_open`: it was begun, and
+    waits for `run_count` items; no run is made yet. `updated_at`: when one of its runs changed last.
+    """
 
     id: str
     created_at: datetime
+    updated_at: datetime
     run_count: int
     run_ids: tuple[str, ...]
+    is_open: bool
     is_completed: bool
+    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,11 @@ class WaitToken:
     url: str
     status: str
     tags: tuple[str, ...]
-    created_at: datetime | None
-    timeout_at: datetime | None
+    created_at: datetime
+    timeout_at: datetime
     completed_at: datetime | None
     idempotency_key: str
+    idempotency_key_expires_at: datetime | None
     output: Any
     is_cached: bool = False
 
@@ -75,39 +80,6 @@ class WaitToken:
         return self.status == "TIMED_OUT"
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """One page of a list, newest first; iterating it goes on through all later pages."""
-
-    data: list[T]
-    next: str | None
-    previous: str | None
-    _turn: "Callable[[str], Awaitable[Page[T]]]" = field(repr=False)
-
-    def next_page(self) -> "Page[T] | None":
-        return run_sync(_awaited(self._turn(self.next))) if self.next else None
-
-    async def anext_page(self) -> "Page[T] | None":
-        return await self._turn(self.next) if self.next else None
-
-    def __iter__(self) -> Iterator[T]:
-        page: Page[T] | None = self
-        while page is not None:
-            yield from page.data
-            page = page.next_page()
-
-    async def __aiter__(self) -> AsyncIterator[T]:
-        page: Page[T] | None = self
-        while page is not None:
-            for item in page.data:
-                yield item
-            page = await page.anext_page()
-
-
-async def _awaited(coming: Awaitable[T]) -> T:
-    return await coming
-
-
 def id_of(thing: Any) -> str:
     """An id, or of a handle or a run its id."""
     return thing if isinstance(thing, str) else str(thing.id)
@@ -122,32 +94,30 @@ def _packet(fields: Mapping[str, Any], name: str) -> Packet:
     return Packet(json.dumps(fields[name]), JSON) if name in fields else NOTHING
 
 
-def run_of(fields: Mapping[str, Any]) -> RealtimeRun[Any, Any]:
-    """From the run object of an answer or a frame (wire-protocol 5.1)."""
+def run_of(fields: Mapping[str, Any]) -> Run:
+    """From the run object of an answer or a frame (wire-protocol 5.1); a token may leave out most of it."""
     error = fields.get("error")
-    created_at, updated_at = time_of(fields, "createdAt"), time_of(fields, "updatedAt")
-    assert created_at is not None and updated_at is not None  # noqa: S101, PT018 every run has them
     return RealtimeRun(
         id=fields["id"],
         task_identifier=fields["taskIdentifier"],
         status=RunStatus(fields["status"]),
         version=fields["v"],
-        created_at=created_at,
-        updated_at=updated_at,
+        created_at=datetime.fromisoformat(fields["createdAt"]),
+        updated_at=datetime.fromisoformat(fields["updatedAt"]),
         queued_at=time_of(fields, "queuedAt"),
         started_at=time_of(fields, "startedAt"),
         finished_at=time_of(fields, "finishedAt"),
         delayed_until=time_of(fields, "delayedUntil"),
         expired_at=time_of(fields, "expiredAt"),
         ttl=fields.get("ttl", ""),
-        tags=tuple(fields["tags"]),
+        tags=tuple(fields.get("tags", ())),
         attempt_count=fields.get("attemptCount", 0),
         max_attempts=fields.get("maxAttempts", 1),
         max_duration=fields.get("maxDuration"),
         queue=fields.get("queue", "default"),
         concurrency_key=fields.get("concurrencyKey", ""),
         priority=fields.get("priority", 0),
-        is_test=fields["isTest"],
+        is_test=fields.get("isTest", False),
         idempotency_key=fields.get("idempotencyKey", ""),
         batch_id=fields.get("batchId"),
         parent_id=fields.get("parentId"),

@@ -24,11 +24,7 @@ class Tasks:
         return run_sync(self.atrigger(task_id, payload, **options))
 
     async def atrigger(self, task_id: str, payload: Any = None, **options: Any) -> RunHandle:
-        body: dict[str, Any] = {"options": wire_options(options)}
-        if payload is not None:
-            body["payload"] = payload
-            if isinstance(payload, str):
-                body["options"]["payloadType"] = "text/plain"
+        body = wire_options(options, payload)
         path = f"/api/v1/tasks/{quote(task_id, safe='')}/trigger"
         answer = await self._transport.call("POST", path, body=body, missing=UnknownTask(task_id))
         return RunHandle(answer.data["id"], answer.data["isCached"], answer.headers.get("x-trigger-jwt", ""))

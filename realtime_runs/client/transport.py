@@ -19,7 +19,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from realtime_runs.client.errors import error_of
 from realtime_runs.client.options import json_text
-from realtime_runs.exceptions import ConnectionFailed
+from realtime_runs.exceptions import ConnectionFailed, InvalidOption, InvalidToken
 from realtime_runs.live.loop import LoopThread
 
 T = TypeVar("T")
@@ -91,8 +91,10 @@ class _Connections:
 
 class Transport:
     def __init__(self, base_url: str, access_token: str, refresh: Refresh | None, timeout: float) -> None:
-        self._base_url = base_url.rstrip("/")
-        self.token = access_token
+        if not base_url.startswith(("http://", "https://")):
+            raise InvalidOption(f"base_url begins with http:// or https://, not {base_url!r}.")
+        self.base_url = base_url.rstrip("/")
+        self.token = _checked(access_token)
         self._refresh_token = refresh
         self._timeout = timeout
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = weakref.WeakKeyDictionary()
@@ -125,9 +127,9 @@ class Transport:
         may_repeat: bool = True,
         token: str = "",
     ) -> Answer:
-        """One call, whatever it takes. `body`: is sent as JSON. `missing`: what a 404 means here. `may_repeat`: doing it
-        twice does no harm; else it is tried again only where the server cannot have done it. `token`: one for this call
-        alone.
+        """One call, whatever it takes. `body`: is sent as JSON. `missing`: what a 404 means here. `may_repeat`: to do
+        it twice does no harm; else it is tried again only where the server cannot have done it. `token`: for this call
+        alone, and not to be refreshed.
 
         Raises the domain's errors, InvalidToken, Forbidden, ServerError, or ConnectionFailed.
         """
@@ -142,11 +144,11 @@ class Transport:
             used = token or self.token
             try:
                 response = await self._connections().pool.request(
-                    method, self._base_url + path, content=content, params=params, headers=_authorized(used, more)
+                    method, self.base_url + path, content=content, params=params, headers=_authorized(used, more)
                 )
             except httpx.TransportError as error:
                 if is_last or not (may_repeat or isinstance(error, _NEVER_SENT)):
-                    raise ConnectionFailed(self._base_url, str(error) or type(error).__name__) from error
+                    raise ConnectionFailed(self.base_url, str(error) or type(error).__name__) from error
                 await asyncio.sleep(pause(attempt - 1))
                 continue
             if response.is_success:
@@ -164,11 +166,10 @@ class Transport:
             return False
         async with self._connections().refreshing:
             if self.token == refused:
-                if inspect.iscoroutinefunction(self._refresh_token):
-                    given = self._refresh_token()
-                else:
-                    given = await asyncio.to_thread(self._refresh_token)  # which may well ask another server
-                self.token = await given if inspect.isawaitable(given) else given
+                is_async = inspect.iscoroutinefunction(self._refresh_token)
+                # A sync one may well ask another server, and wait for the answer.
+                given: Any = self._refresh_token() if is_async else await asyncio.to_thread(self._refresh_token)
+                self.token = _checked(await given if inspect.isawaitable(given) else given)
         return True
 
     @asynccontextmanager
@@ -178,8 +179,15 @@ class Transport:
         # A server that lives sends a comment every 15 s.
         timeout = httpx.Timeout(self._timeout, read=max(self._timeout, 45.0))
         pool = self._connections().pool
-        async with pool.stream("GET", self._base_url + path, headers=given, timeout=timeout) as response:
+        async with pool.stream("GET", self.base_url + path, headers=given, timeout=timeout) as response:
             yield response
+
+
+def _checked(token: str) -> str:
+    """Raises InvalidToken, which does not show it: what sends headers would."""
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token.strip():
+        raise InvalidToken("The access token is empty, or has characters that no token has, such as a line break.")
+    return token.strip()
 
 
 def _authorized(token: str, headers: Mapping[str, str]) -> dict[str, str]:

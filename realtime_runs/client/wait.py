@@ -1,29 +1,35 @@
 """Wait tokens over HTTP."""
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote
 
-from realtime_runs.client.objects import Page, WaitToken, id_of, time_of
-from realtime_runs.client.options import wire_value
-from realtime_runs.client.transport import Transport, run_sync
-from realtime_runs.exceptions import WaitTokenNotFound
+from realtime_runs.client.objects import WaitToken, id_of, time_of
+from realtime_runs.client.options import several, wire_value
+from realtime_runs.client.pages import CREATED, Page, read_page
+from realtime_runs.client.transport import Answer, Transport, run_sync
+from realtime_runs.exceptions import AccessDenied, WaitTokenNotFound
+from realtime_runs.packets import JSON, NOTHING, Packet, unpack
 
 _URL = "/api/v1/waitpoints/tokens"
 
 
 def _token(fields: dict[str, Any], *, is_cached: bool = False) -> WaitToken:
-    output = fields.get("output") if not fields.get("outputIsError") else None
+    output = NOTHING
+    if "output" in fields and not fields.get("outputIsError"):
+        output = Packet(fields["output"], fields.get("outputType", JSON))
     return WaitToken(
         id=fields["id"],
         url=fields["url"],
-        status=fields.get("status", "WAITING"),
-        tags=tuple(fields.get("tags", ())),
-        created_at=time_of(fields, "createdAt"),
-        timeout_at=time_of(fields, "timeoutAt"),
+        status=fields["status"],
+        tags=tuple(fields["tags"]),
+        created_at=datetime.fromisoformat(fields["createdAt"]),
+        timeout_at=datetime.fromisoformat(fields["timeoutAt"]),
         completed_at=time_of(fields, "completedAt"),
         idempotency_key=fields.get("idempotencyKey", ""),
-        output=None if output is None else json.loads(output),
+        idempotency_key_expires_at=time_of(fields, "idempotencyKeyExpiresAt"),
+        output=unpack(output),
         is_cached=is_cached,
     )
 
@@ -46,73 +52,53 @@ class Wait:
     ) -> WaitToken:
         body = {
             "timeout": wire_value(timeout),
-            "tags": tags if isinstance(tags, str) else list(tags),
-            "idempotencyKey": idempotency_key,
+            "tags": several(tags) or None,
+            "idempotencyKey": idempotency_key or None,
             "idempotencyKeyTTL": wire_value(idempotency_key_ttl),
         }
-        wanted = {name: value for name, value in body.items() if value}
+        wanted = {name: value for name, value in body.items() if value is not None}
         answer = await self._transport.call("POST", _URL, body=wanted)
-        return _token(await self._fields(answer.data["id"]), is_cached=answer.data["isCached"])
+        made = await self._call("GET", answer.data["id"])
+        return _token(made.data, is_cached=answer.data["isCached"])
 
-    def complete_token(self, token: Any, data: Any = None) -> WaitToken:
-        """Complete a token with any JSON value; the first one counts. Raises WaitTokenNotFound."""
+    def complete_token(self, token: Any, data: Any = None) -> WaitToken | None:
+        """Complete a token with any JSON value, and return it; the first one counts. A public token may not look at it:
+        then None. Raises WaitTokenNotFound, NotJson, TooLarge.
+        """
         return run_sync(self.acomplete_token(token, data))
 
-    async def acomplete_token(self, token: Any, data: Any = None) -> WaitToken:
+    async def acomplete_token(self, token: Any, data: Any = None) -> WaitToken | None:
         token_id = id_of(token)
-        path = f"{_URL}/{token_id}/complete"
-        await self._transport.call("POST", path, body={"data": data}, missing=WaitTokenNotFound(token_id))
-        return await self.aretrieve_token(token_id)
+        await self._call("POST", token_id, "/complete", body={"data": data})
+        try:
+            return _token((await self._call("GET", token_id, token=self._transport.token)).data)
+        except AccessDenied:
+            return None
 
     def retrieve_token(self, token: Any) -> WaitToken:
         """Raises WaitTokenNotFound."""
         return run_sync(self.aretrieve_token(token))
 
     async def aretrieve_token(self, token: Any) -> WaitToken:
-        return _token(await self._fields(id_of(token)))
+        return _token((await self._call("GET", id_of(token))).data)
 
-    async def _fields(self, token_id: str) -> dict[str, Any]:
-        answer = await self._transport.call("GET", f"{_URL}/{token_id}", missing=WaitTokenNotFound(token_id))
-        fields: dict[str, Any] = answer.data
-        return fields
+    async def _call(self, method: str, token_id: str, end: str = "", **how: Any) -> Answer:
+        path = f"{_URL}/{quote(token_id, safe='')}{end}"
+        return await self._transport.call(method, path, missing=WaitTokenNotFound(token_id), **how)
 
     def list_tokens(self, **filters: Any) -> Page[WaitToken]:
-        """A page of tokens, newest first: `status`, `tags`, `idempotency_key`, `page_size`, `after`, `before`."""
+        """A page of tokens, newest first: `status`, `tags`, `idempotency_key`, `created_after`, `created_before`,
+        `period`, `page_size` (25), `after`, `before`. Iterating it goes on through all later pages.
+        """
         return run_sync(self.alist_tokens(**filters))
 
-    async def alist_tokens(
-        self,
-        *,
-        status: str | Iterable[str] | None = None,
-        tags: str | Iterable[str] | None = None,
-        idempotency_key: str | None = None,
-        page_size: int = 25,
-        after: str | None = None,
-        before: str | None = None,
-    ) -> Page[WaitToken]:
-        filters: dict[str, Any] = {
-            "status": status,
-            "tags": tags,
-            "idempotency_key": idempotency_key,
-            "page_size": page_size,
-        }
-        params = {
-            "filter[status]": _joined(status),
-            "filter[tags]": _joined(tags),
-            "filter[idempotencyKey]": idempotency_key,
-            "page[size]": page_size,
-            "page[after]": after,
-            "page[before]": before,
-        }
-        wanted = {name: value for name, value in params.items() if value is not None}
-        found = (await self._transport.call("GET", _URL, params=wanted)).data
-        return Page(
-            data=[_token(fields) for fields in found["data"]],
-            next=found["pagination"].get("next"),
-            previous=found["pagination"].get("previous"),
-            _turn=lambda cursor: self.alist_tokens(**filters, page_size=page_size, after=cursor),
-        )
+    async def alist_tokens(self, **filters: Any) -> Page[WaitToken]:
+        return await read_page(self._transport, _URL, _FILTERS, _token, filters)
 
 
-def _joined(values: str | Iterable[str] | None) -> str | None:
-    return values if values is None or isinstance(values, str) else ",".join(values)
+_FILTERS: Final = {
+    "status": "filter[status]",
+    "tags": "filter[tags]",
+    "idempotency_key": "filter[idempotencyKey]",
+    **CREATED,
+}

@@ -70,9 +70,9 @@ _UNEXPECTED: Final = {"error": "Internal Server Error"}
 def refusal(error: Exception) -> Refusal:
     """What is answered for this error."""
     refused = _refusal(error)
-    if (attributes := ATTRIBUTES.get(type(error))) is None:  # type: ignore[call-overload]  # any error may be asked for
+    if not isinstance(error, ours.RealtimeRunsError) or type(error) not in ATTRIBUTES:
         return refused
-    said = {wire_name(name): getattr(error, name) for name in attributes}
+    said = {wire_name(name): getattr(error, name) for name in ATTRIBUTES[type(error)]}
     return replace(refused, body={**refused.body, "code": type(error).__name__, **said})
 
 

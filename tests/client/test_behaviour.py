@@ -12,6 +12,7 @@ from realtime_runs.exceptions import (
     InvalidInput,
     InvalidOption,
     InvalidTransition,
+    NotJson,
     PayloadInvalid,
     PollTimeout,
     RunNotFound,
@@ -51,8 +52,9 @@ def test_runs_are_triggered_looked_at_listed_and_changed(api):
         api.runs.poll(delayed, interval=0.05, timeout=0.1)
     assert api.runs.cancel(delayed).is_cancelled
     assert api.runs.cancel(delayed.id).is_cancelled
-    with pytest.raises(InvalidTransition):
+    with pytest.raises(InvalidTransition) as refused:
         api.runs.reschedule(delayed, "1h")
+    assert (refused.value.run_id, refused.value.status) == (delayed.id, "CANCELED")
     replayed = api.runs.replay(handle, payload={"new": 1})
     assert api.runs.poll(replayed, interval=0.05, timeout=20).output == {"new": 1}
 
@@ -83,17 +85,59 @@ def test_batches_are_made_whole_or_not_at_all(api):
     assert len(list(api.runs.list(page_size=100))) == 5
 
 
+def test_a_batch_is_followed_to_its_end_if_wanted(api):
+    handle = api.tasks.batch_trigger("echo", ["a", "b"])
+    last = {run.id: run for run in api.runs.subscribe_to_batch(handle, stop_on_completion=True)}
+    assert [last[run_id].output for run_id in handle.run_ids] == ["a", "b"]
+    with pytest.raises(BatchNotFound):
+        list(api.runs.subscribe_to_batch("batch_nothing", stop_on_completion=True))
+
+
+def test_durations_times_and_values_are_taken_in_every_form(api):
+    options = {"idempotency_key": "k", "idempotency_key_ttl": "1h30m", "idempotency_key_as_written": "as I wrote it"}
+    soon = datetime.now(UTC) + timedelta(hours=3)
+    first = api.tasks.trigger(
+        "echo", {"at": soon, "one of": {7}}, delay=soon, max_duration=timedelta(minutes=1), **options
+    )
+    run = api.runs.retrieve(first)
+    assert (run.idempotency_key, run.max_duration) == ("as I wrote it", 60)
+    assert abs(run.delayed_until - soon) < timedelta(seconds=10)
+    assert run.payload["one of"] == [7]
+    assert datetime.fromisoformat(run.payload["at"]) == soon
+    assert api.tasks.trigger("echo", **options).is_cached
+    text = 'say "ü", \u2028 and 10**400'
+    second = api.tasks.trigger("echo", text, delay=10_000)
+    assert api.runs.retrieve(second).payload == text
+    number = api.tasks.trigger("echo", 10**400, delay=10_000)
+    assert api.runs.retrieve(number).payload == 10**400
+    for filters in ({"period": timedelta(hours=1)}, {"period": 3600}, {"created_after": soon - timedelta(hours=4)}):
+        assert len(list(api.runs.list(**filters))) == 3
+    assert api.runs.list(created_before=soon - timedelta(hours=4)).data == []
+    for filters in ({"created_after": datetime(2020, 1, 1)}, {"status": "SLEEPY"}, {"after": "run_nothing"}, {"page_size": 0}):  # fmt: skip
+        with pytest.raises(InvalidOption):
+            api.runs.list(**filters)
+    with pytest.raises(TypeError):
+        api.runs.list(colour="red")
+    assert (
+        api.wait.create_token(timeout=0, idempotency_key_ttl=timedelta(hours=1), idempotency_key="k").timeout_at < soon
+    )
+
+
 def test_mistakes_are_the_same_errors(api):
     with pytest.raises(UnknownTask):
         api.tasks.trigger("nothing")
     with pytest.raises(PayloadInvalid) as caught:
         api.tasks.trigger("progress-task", {"items": 5})
-    assert caught.value.errors[0]["loc"] == ("items",)
+    assert (caught.value.task_id, caught.value.errors[0]["loc"]) == ("progress-task", ("items",))
     for options in ({"delay": "soon"}, {"max_attempts": 0}, {"delay": datetime(2020, 1, 1)}):
         with pytest.raises(InvalidOption):
             api.tasks.trigger("echo", **options)
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge) as large:
         api.tasks.trigger("echo", tags=[str(number) for number in range(11)])
+    assert (large.value.size, large.value.limit, large.value.unit) == (11, 10, "tags")
+    for payload in (float("nan"), object(), "\0", "\ud800"):
+        with pytest.raises(NotJson):
+            api.tasks.trigger("echo", payload)
     with pytest.raises(TypeError):
         api.tasks.trigger("echo", colour="red")
     for call in (api.runs.retrieve, api.runs.cancel, api.runs.replay, lambda run: list(api.runs.subscribe_to_run(run))):
@@ -142,9 +186,9 @@ def test_tags_and_batches_are_followed_until_the_loop_is_left(api):
         assert [next(runs).id, next(runs).id] == list(made.run_ids)
 
 
-async def test_the_twins_and_async_loops_do_the_same(api):
-    handle = await api.tasks.atrigger("multi-stream", {"count": 3, "delayMs": 100})
-    items = [item async for item in api.runs.subscribe_to_run(handle).with_streams()]
+async def test_the_twins_and_async_loops_do_the_same(async_api):
+    handle = await async_api.tasks.atrigger("multi-stream", {"count": 3, "delayMs": 100})
+    items = [item async for item in async_api.runs.subscribe_to_run(handle).with_streams()]
     chunks = {}
     for item in items:
         if isinstance(item, StreamChunk):
@@ -157,15 +201,23 @@ async def test_the_twins_and_async_loops_do_the_same(api):
     }
     updates = [item.run for item in items if isinstance(item, RunUpdate)]
     assert updates[-1].is_success
-    only = [item async for item in api.runs.subscribe_to_run(handle).with_streams("progress")]
+    only = [item async for item in async_api.runs.subscribe_to_run(handle).with_streams("progress")]
     assert {item.stream for item in only if isinstance(item, StreamChunk)} == {"progress"}
-    assert (await api.runs.aretrieve(handle)).is_success
-    assert (await api.batch.aretrieve((await api.batch.atrigger([{"task": "echo"}])).id)).run_count == 1
-    assert [run.id async for run in await api.runs.alist(task="multi-stream")] == [handle.id]
+    assert (await async_api.runs.aretrieve(handle)).is_success
+    assert (await async_api.batch.aretrieve((await async_api.batch.atrigger([{"task": "echo"}])).id)).run_count == 1
+    assert [run.id async for run in await async_api.runs.alist(task="multi-stream")] == [handle.id]
     with pytest.raises(SynchronousOnlyOperation):
-        api.runs.retrieve(handle)
+        async_api.runs.retrieve(handle)
     with pytest.raises(SynchronousOnlyOperation):
-        iter(api.runs.subscribe_to_run(handle))
+        iter(async_api.runs.subscribe_to_run(handle))
+
+
+def test_with_streams_goes_on_with_a_stream_that_an_earlier_attempt_closed(api):
+    handle = api.tasks.trigger("t-live-closed-once")
+    items = list(api.runs.subscribe_to_run(handle).with_streams())
+    chunks = [(item.stream, item.index, item.chunk) for item in items if isinstance(item, StreamChunk)]
+    assert chunks == [("attempts", 0, 1), ("attempts", 1, 2)]
+    assert [item.run.version for item in items if isinstance(item, RunUpdate)][-1] == api.runs.retrieve(handle).version
 
 
 def test_streams_are_read_from_any_index_to_their_end(api):
@@ -184,8 +236,10 @@ def test_streams_are_read_from_any_index_to_their_end(api):
 def test_a_reader_times_out_or_is_aborted(api):
     handle = api.tasks.trigger("echo", 1, delay="1h")
     with pytest.raises(StreamTimeout) as caught:
-        list(api.streams.read(handle, timeout_in_seconds=1))
+        list(api.streams.read(handle, timeout_in_seconds=0.5))
     assert caught.value.index == 0
+    with pytest.raises(InvalidOption):
+        api.streams.read(handle, timeout_in_seconds=0)
     signal = threading.Event()
     timer = threading.Timer(0.5, signal.set)
     timer.start()
@@ -195,12 +249,12 @@ def test_a_reader_times_out_or_is_aborted(api):
     assert list(api.runs.subscribe_to_run(handle, signal=signal)) == []
 
 
-async def test_signals_and_close_end_async_loops(api):
-    handle = await api.tasks.atrigger("echo", 1, delay="1h")
+async def test_signals_and_close_end_async_loops(async_api):
+    handle = await async_api.tasks.atrigger("echo", 1, delay="1h")
     signal = asyncio.Event()
     asyncio.get_running_loop().call_later(0.5, signal.set)
-    assert [run.id async for run in api.runs.subscribe_to_run(handle, signal=signal)] == [handle.id]
-    subscription = api.runs.subscribe_to_run(handle)
+    assert [run.id async for run in async_api.runs.subscribe_to_run(handle, signal=signal)] == [handle.id]
+    subscription = async_api.runs.subscribe_to_run(handle)
     asyncio.get_running_loop().call_later(0.5, subscription.close)
     assert [run.id async for run in subscription] == [handle.id]
 
@@ -214,8 +268,40 @@ def test_streams_are_written_from_outside(api):
         piped.wait_until_complete()
     api.runs.cancel(handle)
     assert list(api.streams.read(handle, "log")) == [{"a": [1, None]}, "text", 5, None, *range(1000)]
-    with pytest.raises(StreamClosed):
+    with pytest.raises(StreamClosed) as closed:
         api.streams.append("log", 1, target=handle.id)
+    assert (closed.value.run_id, closed.value.key) == (handle.id, "log")
+    assert "CANCELED" in closed.value.reason
+
+
+def test_what_cannot_be_a_chunk_is_refused_and_what_came_before_it_is_stored(api):
+    handle = api.tasks.trigger("echo", 1, delay="1h")
+
+    def source():
+        yield from ("\u2028", "\ud800", "x" * 300_000, "y" * 300_000, "z" * 300_000, "\0")
+        raise ValueError("dry")
+
+    def send():
+        piped = api.streams.pipe("log", source(), target=handle.id)
+        if piped is not None:
+            piped.wait_until_complete()
+
+    with pytest.raises(ValueError, match="dry"):
+        send()
+    for chunk in (float("nan"), object(), "x" * 600_000):
+        with pytest.raises(InvalidInput):
+            api.streams.append("more", chunk, target=handle.id)
+    for _ in range(2):
+        api.streams.append("more", "once", target=handle.id, producer="p", sequence=0)
+    with pytest.raises(InvalidOption):
+        api.streams.append("more", 1, target=handle.id, producer="p")
+    with pytest.raises(RunNotFound):
+        api.streams.append("more", 1, target="run_nothing")
+    api.runs.cancel(handle)
+    assert list(api.streams.read(handle, "log")) == [
+        "\u2028", "\ud800", *(letter * 300_000 for letter in "xyz"), "\0",
+    ]  # fmt: skip
+    assert list(api.streams.read(handle, "more")) == ["once"]
 
 
 def test_inputs_and_wait_tokens_are_answered(api):

@@ -1,25 +1,30 @@
-"""What happens to the client's connections: cut, refused, expired, never there."""
+"""What happens to the client's connections: cut, restarted, left."""
 
 import asyncio
+import gc
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 
 import httpx
 import pytest
 
-from realtime_runs import auth, runs, streams
+from realtime_runs import runs, streams
 from realtime_runs.access.keys import secret_keys
-from realtime_runs.client import Client
-from realtime_runs.client.runs import HeldRuns
-from realtime_runs.exceptions import ConnectionFailed, Forbidden, InvalidToken, ServerError
+from realtime_runs.client import Client, RunUpdate, StreamChunk
+from realtime_runs.exceptions import (
+    ConnectionFailed,
+    StreamTimeout,
+)
+from realtime_runs.models import StreamChunk as StreamChunkRow
 from tests import tasks as t
-from tests.conftest import EMBEDDED, ROOT, WebServer, eventually, with_settings
+from tests.client.reading import Reading
+from tests.conftest import EMBEDDED, WebServer, eventually, with_settings
 from tests.services import free_port
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
+
+NOON = "2026-01-01T12:00:00.000Z"
 
 
 class Proxy:
@@ -30,12 +35,16 @@ class Proxy:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self._pairs: list[socket.socket] = []
+        self.is_down = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._server.accept()
+                if self.is_down:
+                    client.close()
+                    continue
                 upstream = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
@@ -51,6 +60,11 @@ class Proxy:
             pass
         for end in (source, sink):
             end.close()
+
+    def go_down(self) -> None:
+        """Whoever connects is cut off at once."""
+        self.is_down = True
+        self.cut()
 
     def cut(self) -> None:
         pairs, self._pairs = self._pairs, []
@@ -68,27 +82,6 @@ def proxy(server):
     made = Proxy(server.port)
     yield made
     made.close()
-
-
-class Reading(threading.Thread):
-    def __init__(self, items):
-        super().__init__(daemon=True)
-        self.items, self.found, self.error = items, [], None
-        self.start()
-
-    def run(self):
-        try:
-            for item in self.items:
-                self.found.append(item)
-        except BaseException as error:
-            self.error = error
-
-    def ended(self):
-        self.join(30)
-        assert not self.is_alive(), f"it goes on after {len(self.found)} items"
-        if self.error:
-            raise self.error
-        return self.found
 
 
 def test_readers_go_on_without_loss_or_double_when_their_connections_are_cut(server, proxy):
@@ -110,13 +103,62 @@ def test_readers_go_on_without_loss_or_double_when_their_connections_are_cut(ser
         assert len(following.found[-1].tags) == 5
 
 
+def test_a_subscription_with_streams_goes_on_when_its_connections_are_cut(server, proxy):
+    run_id = t.echo.trigger(1, delay="1h").id
+    with Client(f"http://127.0.0.1:{proxy.port}", secret_keys()[0]) as client:
+        following = Reading(client.runs.subscribe_to_run(run_id).with_streams())
+        for number in range(60):
+            for key in ("a", "b"):
+                streams.append(key, number, target=run_id)
+            if number % 20 == 10:
+                eventually(lambda number=number: len(following.found) > number)
+                proxy.cut()
+        runs.cancel(run_id)
+        items = following.ended()
+    for key in ("a", "b"):
+        chunks = [(one.index, one.chunk) for one in items if isinstance(one, StreamChunk) and one.stream == key]
+        assert chunks == [(number, number) for number in range(60)]
+    versions = [one.run.version for one in items if isinstance(one, RunUpdate)]
+    assert versions == sorted(set(versions))
+    assert items[-1].run.is_cancelled
+
+
+def test_the_latest_chunk_is_where_the_reader_first_came_also_when_it_is_cut_off_before_another(server, proxy):
+    run_id = t.echo.trigger(1, delay="1h").id
+    streams.append("log", "before", target=run_id)
+    with Client(f"http://127.0.0.1:{proxy.port}", secret_keys()[0]) as client:
+        reader = client.streams.read(run_id, "log", start="latest")
+        reading = Reading(reader)
+        eventually(lambda: reader.next_index == 1)
+        proxy.go_down()
+        streams.append("log", "meanwhile", target=run_id)
+        proxy.is_down = False
+        eventually(lambda: reading.found == ["meanwhile"])
+        runs.cancel(run_id)
+        assert reading.ended() == ["meanwhile"]
+
+
+def test_a_reader_times_out_also_while_there_is_no_connection(server, proxy):
+    run_id = t.echo.trigger(1, delay="1h").id
+    streams.append("log", 0, target=run_id)
+    with Client(f"http://127.0.0.1:{proxy.port}", secret_keys()[0]) as client:
+        reading = Reading(client.streams.read(run_id, "log", timeout_in_seconds=1))
+        eventually(lambda: reading.found == [0])
+        proxy.go_down()
+        with pytest.raises(StreamTimeout) as caught:
+            reading.ended()
+        assert caught.value.index == 1
+
+
 def test_a_server_that_is_restarted_is_found_again(free_port_server):
     server, restart = free_port_server
     run_id = t.echo.trigger(1, delay="1h").id
     with Client(server.url, secret_keys()[0]) as client:
         reading = Reading(client.streams.read(run_id, "log"))
         following = Reading(client.runs.subscribe_to_runs_with_tag("a"))
+        to_its_end = Reading(client.runs.subscribe_to_run(run_id))
         streams.append("log", 0, target=run_id)
+        eventually(lambda: to_its_end.found)
         eventually(lambda: reading.found == [0])
         server.process.kill9()
         streams.append("log", 1, target=run_id)
@@ -128,6 +170,10 @@ def test_a_server_that_is_restarted_is_found_again(free_port_server):
         eventually(lambda: [run.tags for run in following.found] == [("a",)], timeout=20)
         following.items.close()
         assert len(following.ended()) == 1
+        runs.cancel(run_id)
+        versions = [run.version for run in to_its_end.ended()]
+        assert versions == sorted(set(versions))
+        assert to_its_end.found[-1].is_cancelled
 
 
 @pytest.fixture
@@ -143,42 +189,6 @@ def free_port_server(server_env, start_process):
         return server
 
     return start(), start
-
-
-def test_a_token_that_expires_in_the_middle_is_replaced(server):
-    run_id = t.echo.trigger(1, delay="1h").id
-    given = []
-
-    def refresh():
-        given.append(auth.create_public_token([f"read:runs:{run_id}"], expires_in=2 if len(given) < 1 else "1h"))
-        return given[-1]
-
-    with Client(server.url, "no-token-at-all", refresh_access_token=refresh) as client:
-        following = Reading(client.runs.subscribe_to_run(run_id))
-        reading = Reading(client.streams.read(run_id, "log"))
-        eventually(lambda: len(following.found) == 1)
-        eventually(lambda: len(given) >= 2, timeout=20)
-        runs.add_tags(run_id, "x")
-        streams.append("log", 1, target=run_id)
-        runs.cancel(run_id)
-        assert [run.version for run in following.ended()][-1] >= 3
-        assert reading.ended() == [1]
-        with pytest.raises(Forbidden):
-            client.runs.retrieve(t.echo.trigger(1).id)
-
-
-def test_without_a_new_token_the_refusal_is_an_error(server):
-    run_id = t.echo.trigger(1).id
-    with Client(server.url, "tr_dev_wrong_key") as client:
-        for call in (
-            client.runs.retrieve,
-            lambda run: list(client.runs.subscribe_to_run(run)),
-            lambda run: list(client.streams.read(run)),
-        ):
-            with pytest.raises(InvalidToken):
-                call(run_id)
-    with Client(server.url, "wrong", refresh_access_token=lambda: "wrong again") as client, pytest.raises(InvalidToken):
-        client.runs.retrieve(run_id)
 
 
 def test_a_trigger_that_is_tried_again_makes_one_run(server, proxy, monkeypatch):
@@ -201,39 +211,41 @@ def test_a_trigger_that_is_tried_again_makes_one_run(server, proxy, monkeypatch)
     client.close()
 
 
-def test_a_server_that_is_not_there_is_an_error_after_some_attempts(monkeypatch):
-    monkeypatch.setattr("realtime_runs.client.transport._FIRST_PAUSE", 0.01)
-    client = Client(f"http://127.0.0.1:{free_port()}", "key")
-    for call in (client.runs.retrieve, lambda run: list(client.runs.subscribe_to_run(run))):
-        with pytest.raises(ConnectionFailed, match="cannot be reached"):
-            call("run_x")
+def test_an_input_is_not_sent_twice(server, monkeypatch):
+    run_id = t.echo.trigger(1, delay="1h").id
+    real = httpx.AsyncClient.request
+
+    async def request(self, *args, **kwargs):
+        await real(self, *args, **kwargs)
+        raise httpx.ReadError("cut")
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", request)
+    with Client(server.url, secret_keys()[0]) as client, pytest.raises(ConnectionFailed):
+        client.streams.input("approval").send(run_id, True)
+    assert StreamChunkRow.objects.filter(stream__run=run_id).count() == 1
 
 
-def test_frames_are_applied_once_and_a_reset_forgets():
-    def frame(v, from_version, **fields):
-        return {"runs": [{"run": "run_1", "from": from_version, "v": v, "set": fields}], "live": True}
-
-    whole = {
-        "id": "run_1", "taskIdentifier": "t", "status": "QUEUED", "createdAt": "2026-01-01T00:00:00.000Z",
-        "updatedAt": "2026-01-01T00:00:00.000Z", "tags": [], "isTest": False, "payload": None, "metadata": {"a": 1},
-        "delayedUntil": "2026-01-01T00:00:00.000Z",
-    }  # fmt: skip
-    held = HeldRuns()
-    (first,) = held.take(frame(1, 0, **whole))
-    (second,) = held.take(frame(3, 1, status="EXECUTING", delayedUntil=None))
-    assert (second.status, second.version, second.metadata, second.delayed_until) == ("EXECUTING", 3, {"a": 1}, None)
-    assert held.take(frame(2, 1, status="QUEUED")) == held.take(frame(3, 1, status="QUEUED")) == []
-    assert [run.version for run in held.take({**frame(2, 0, **whole), "reset": True})] == [2]
-    assert first.payload is None
+def test_a_loop_that_is_left_lets_go_of_its_connection(server):
+    run_id = t.echo.trigger(1, delay="1h").id
+    with Client(server.url, secret_keys()[0]) as client:
+        for _ in client.runs.subscribe_to_run(run_id):
+            break
+        (connections_of_loop,) = client.runs._transport._by_loop.values()
+        assert connections_of_loop.pool._transport._pool._requests == []
 
 
-def test_the_client_can_be_imported_without_a_django_project():
-    code = "from realtime_runs.client import Client; Client('http://127.0.0.1:1', 'key'); print('imported')"
-    env = {"PATH": "", "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    assert (found.stdout, found.stderr) == ("imported\n", "")
+def test_a_loop_that_is_forgotten_blocks_no_event_loop(server):
+    """The garbage collector may find it there."""
+    run_id = t.echo.trigger(1, delay="1h").id
+    with Client(server.url, secret_keys()[0]) as client:
+        left = [iter(client.runs.subscribe_to_run(run_id))]
+        assert next(left[0]).id == run_id
+
+        async def forget():
+            left.clear()
+            gc.collect()
+
+        asyncio.run(forget())
 
 
 async def test_one_client_serves_several_threads_and_loops(server):
@@ -242,10 +254,3 @@ async def test_one_client_serves_several_threads_and_loops(server):
         found = await asyncio.gather(*(asyncio.to_thread(client.runs.retrieve, handle) for handle in made))
         assert [run.id for run in found] == [handle.id for handle in made]
         await asyncio.to_thread(client.close)
-
-
-def test_a_status_that_nobody_foresaw_is_an_error_that_says_it(monkeypatch, server):
-    monkeypatch.setattr("realtime_runs.client.transport._FIRST_PAUSE", 0.01)
-    with Client(f"{server.url}/nowhere", secret_keys()[0]) as client, pytest.raises(ServerError) as caught:
-        client.runs.list()
-    assert caught.value.status == 404

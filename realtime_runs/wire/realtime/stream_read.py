@@ -47,7 +47,9 @@ class StreamConsumer(EventStreamConsumer):
         elif page.first_index > index:
             raise StreamGap(name.run_id, name.key, index, page.first_index)
         events = _events(ChunkReader(name, _same, start_index=index, timeout=timeout))
-        await self.while_connected(self.send_events(events, need, headers=HEADERS, denied=_DENIED))
+        # Where "latest" was, for who is cut off before a chunk comes.
+        headers = {**HEADERS, "X-Stream-Index": str(index)}
+        await self.while_connected(self.send_events(events, need, headers=headers, denied=_DENIED))
 
     def stream_name(self) -> StreamName:
         """Raises QueryError for a key that no stream can have."""
