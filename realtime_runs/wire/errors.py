@@ -113,7 +113,7 @@ def _of_framework(error: drf.APIException) -> Refusal:
         return Refusal(405, {"error": "Method not allowed"})
     if isinstance(error, drf.Throttled):
         seconds = getattr(error, "wait", None)
-        wait = 1 if seconds is None else int(seconds) + 1
+        wait = 1 if seconds is None else max(1, int(seconds))  # a whole number already
         return Refusal(429, {"error": "Rate limit exceeded"}, {"Retry-After": str(wait)})
     return Refusal(error.status_code, {"error": str(error.detail)})
 
