@@ -4,7 +4,8 @@ A python block runs in the namespace of its page, in order, and `expression  # â
 above a block says what else it is: `<!-- not executed: reason -->`, or for the pages that build a project of their own
 `<!-- file: path -->`, `<!-- append: path -->` and `<!-- shell -->`. `<!-- with a worker -->` in a page gives it a worker
 that executes runs beside the examples; on other pages runs are over when `trigger` returns. `<!-- with a service at
-REPORT_URL -->` starts an HTTP server and sets that variable of the environment.
+REPORT_URL -->` starts an HTTP server and sets that variable of the environment; `<!-- with a server at RUNS_URL -->` does
+so with the demo project, and with a worker, and sets RUNS_KEY too.
 """
 
 import ast
@@ -36,6 +37,8 @@ import realtime_runs
 from realtime_runs import batch, runs, streams, tasks, wait
 from realtime_runs import checks as our_checks
 from realtime_runs import exceptions as our_exceptions
+from realtime_runs.access.keys import secret_keys
+from realtime_runs.client import Client
 from realtime_runs.conf import DEFAULTS
 from realtime_runs.engine import registry
 from realtime_runs.engine.paging import Page
@@ -53,6 +56,7 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (not executed|file|append|shell)(?:: ([^\n]+))? -->\s*\Z")
 WITH_WORKER = "<!-- with a worker -->"
 WITH_SERVICE = "<!-- with a service at REPORT_URL -->"
+WITH_SERVER = "<!-- with a server at RUNS_URL -->"
 EXPECTED = re.compile(r"# â†’ (.*)$")
 FIRST_CELL = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
@@ -166,11 +170,14 @@ def report_service() -> Iterator[None]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("no_new_tasks")
 @pytest.mark.parametrize("path", [path for path in PAGES if examples(path)], ids=page_id)
-def test_examples_of_a_page_run_in_order_and_give_what_they_say(path, monkeypatch, settings):
+def test_examples_of_a_page_run_in_order_and_give_what_they_say(path, monkeypatch, settings, request):
     # A real module: pydantic and dataclasses look up names where a class says that it is from.
     module = types.ModuleType(f"docs_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     text = path.read_text(encoding="utf-8")
+    if WITH_SERVER in text:
+        monkeypatch.setenv("RUNS_URL", request.getfixturevalue("asgi_server")("uvicorn").url)
+        monkeypatch.setenv("RUNS_KEY", secret_keys()[0])
     has_worker = WITH_WORKER in text
     if has_worker:
         settings.REALTIME_RUNS = settings.REALTIME_RUNS | {"BACKEND": EMBEDDED}
@@ -312,7 +319,7 @@ def options_of(command: BaseCommand) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
 
 
-MODULES = ["tasks", "runs", "streams", "wait", "batch", "metadata", "tags", "auth", "testing"]
+MODULES = ["tasks", "runs", "streams", "wait", "batch", "metadata", "tags", "auth", "client", "testing"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -372,6 +379,15 @@ def test_each_method_of_a_task_is_in_the_api_reference():
     assert set(documented(REFERENCE / "api.md", "Task")) == public_members(tasks.Task) | {"id"}
 
 
+def test_each_function_of_the_client_is_in_the_api_reference():
+    client = Client("http://127.0.0.1", "key")
+    found = set()
+    for namespace in ("tasks", "runs", "batch", "streams", "wait"):
+        names = {name for name in vars(type(getattr(client, namespace))) if not name.startswith("_")}
+        found |= {f"{namespace}.{name}" for name in names if not (name[0] == "a" and name[1:] in names)}
+    assert set(documented(REFERENCE / "api.md", "Client")) == found
+
+
 def test_each_trigger_option_is_in_the_api_reference():
     options = list(tasks.TriggerOptions.__annotations__)
     assert documented(REFERENCE / "api.md", "TriggerOptions") == options
@@ -380,7 +396,7 @@ def test_each_trigger_option_is_in_the_api_reference():
 def test_each_part_of_the_api_reference_is_compared():
     headings = set(re.findall(r"^#{2,3} (.+)$", (REFERENCE / "api.md").read_text(), re.MULTILINE))
     modules = {f"realtime_runs.{name}" for name in MODULES}
-    others = {"realtime_runs.client", "realtime_runs.exceptions", "realtime_runs.routing", "Task", "TriggerOptions"}
+    others = {"Client", "realtime_runs.exceptions", "realtime_runs.routing", "Task", "TriggerOptions"}
     assert headings == modules | others | {cls.__name__ for cls in CLASSES}
 
 

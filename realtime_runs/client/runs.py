@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import quote
 
 from realtime_runs.client.following import Signal
@@ -14,6 +14,9 @@ from realtime_runs.client.subscriptions import BatchSubscription, Subscription
 from realtime_runs.client.transport import Transport, run_sync
 from realtime_runs.durations import Duration, parse_duration
 from realtime_runs.exceptions import BatchNotFound, InvalidOption, PollTimeout, RunNotFound
+
+if TYPE_CHECKING:  # needs a Django project
+    from realtime_runs.runs import ReplayOptions
 
 
 class Runs:
@@ -96,12 +99,12 @@ class Runs:
         await self._call("POST", 2, run, "/cancel")
         return await self.aretrieve(run)
 
-    def replay(self, run: Any, **overrides: Any) -> RunHandle:
+    def replay(self, run: Any, **overrides: "Unpack[ReplayOptions]") -> RunHandle:
         """Trigger a new run like this one; `payload` and options replace what it had. Raises RunNotFound."""
         return run_sync(self.areplay(run, **overrides))
 
-    async def areplay(self, run: Any, **overrides: Any) -> RunHandle:
-        given = dict(overrides)
+    async def areplay(self, run: Any, **overrides: "Unpack[ReplayOptions]") -> RunHandle:
+        given: dict[str, Any] = {**overrides}
         body = {"payload": json_text(given.pop("payload"), "payload")} if "payload" in given else {}
         body |= wire_options(given)["options"]
         return RunHandle((await self._call("POST", 1, run, "/replay", body)).data["id"])

@@ -141,13 +141,16 @@ class Scripted(http.server.BaseHTTPRequestHandler):
     """Answers everything with what its server says."""
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append(self.headers)
         status, headers, body = self.server.answer
-        self.server.count += 1
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET
 
     def log_message(self, *arguments) -> None: ...
 
@@ -156,7 +159,7 @@ class Scripted(http.server.BaseHTTPRequestHandler):
 def scripted(monkeypatch):
     monkeypatch.setattr("realtime_runs.client.transport._FIRST_PAUSE", 0.01)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as answering:
-        answering.count = 0
+        answering.asked = []
         threading.Thread(target=answering.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield answering
         answering.shutdown()
@@ -180,11 +183,39 @@ def test_each_answer_is_tried_again_or_an_error(scripted, answer, error, count):
     scripted.answer = answer
     with Client(f"http://127.0.0.1:{scripted.server_port}", "key") as client:
         for call in (client.runs.retrieve, lambda run: list(client.runs.subscribe_to_run(run))):
-            scripted.count = 0
+            scripted.asked.clear()
             with pytest.raises(error) as caught:
                 call("run_x")
             assert type(caught.value) is error
-            assert scripted.count == count
+            assert len(scripted.asked) == count
+
+
+def test_an_input_is_sent_again_only_where_it_cannot_have_arrived(scripted):
+    with Client(f"http://127.0.0.1:{scripted.server_port}", "key") as client:
+        for status, count in ((500, 1), (503, 5)):
+            scripted.answer = (status, {}, b"")
+            scripted.asked.clear()
+            with pytest.raises(ServerError):
+                client.streams.input("approval").send("run_x", 1)
+            assert len(scripted.asked) == count
+
+
+@pytest.mark.parametrize(
+    ("follow", "event"),
+    [
+        (lambda client: client.runs.subscribe_to_run("run_x"), 'id: 7\nevent: runs\ndata: {"runs": []}\n\n'),
+        (lambda client: client.streams.read("run_x", start_index=8), "event: end\ndata: {}\n\n"),
+    ],
+)
+def test_who_comes_back_says_what_it_has(scripted, follow, event):
+    scripted.answer = (200, {"Content-Type": "text/event-stream"}, event.replace("end", "other").encode())
+    with Client(f"http://127.0.0.1:{scripted.server_port}", "key") as client:
+        following = follow(client)
+        reading = Reading(following)
+        eventually(lambda: len(scripted.asked) > 1)
+        assert scripted.asked[1]["Last-Event-ID"] == "7"
+        following.close()
+        assert reading.ended() == []
 
 
 def test_an_answer_that_is_no_event_stream_is_an_error(scripted):

@@ -245,7 +245,7 @@ async def test_silence_is_filled_with_comments(settings, url):
 
 
 async def test_a_token_that_expires_ends_it_with_an_error_so_that_its_client_asks_again(run_id, url):
-    token = bearer(f"read:runs:{run_id}", life=timedelta(seconds=1))
+    token = bearer(f"read:runs:{run_id}", life=timedelta(seconds=3))
     async with StreamSource(url, token) as source:
         await source.open()
         assert await source.rest() == b'event: error\ndata: {"error":"The credential is not valid any more"}\n\n'
