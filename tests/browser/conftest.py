@@ -1,0 +1,152 @@
+"""A real browser (Chromium of the machine, driven by Playwright) before real servers.
+
+A test fails when its pages wrote an error to the console, or asked for anything but our own server.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
+
+from tests.conftest import ROOT, WebServer
+from tests.services import skip_or_fail
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+IMAGES = ROOT / "docs" / "images"
+DESKTOP = {"width": 1100, "height": 720}
+PHONE = {"width": 390, "height": 780}
+# Without the switches against background work, Chromium looks for its maker's hosts at every start.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(autouse=True)
+def _queries_beside_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playwright runs an event loop in the thread of the tests, in which Django would refuse queries."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+
+
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """One for the tests of a module. (Not for the session: tests with loops of their own may follow in this process.)"""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        skip_or_fail(request.config, "There is no Chromium on PATH. On Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Pages:
+    """Pages of one visitor, who has a cookie jar of its own. `problems`: what went wrong on them."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self.problems: list[str] = []
+        # Texts of problems that a test brings about itself: a server that is stopped cannot be reached.
+        self.expected: list[str] = []
+        context.on("page", self._watch)
+
+    def _watch(self, page: Page) -> None:
+        page.on("pageerror", self._on_error)
+        page.on("console", self._on_console)
+
+    def _on_error(self, error: Error) -> None:
+        self.problems.append(f"uncaught: {error}")
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(f"{message.type}: {message.text} ({message.location})")
+
+    def check(self) -> None:
+        unexpected = [found for found in self.problems if not any(text in found for text in self.expected)]
+        assert unexpected == []
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Callable[..., Pages]]:
+    """`visitor(**options)`: somebody with a browser of its own; options of Playwright's `new_context`."""
+    visitors: list[Pages] = []
+
+    def come(**options: Any) -> Pages:
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
+        context.set_default_timeout(10_000)
+        visitors.append(Pages(context))
+        return visitors[-1]
+
+    yield come
+    for one in visitors:
+        one.context.close()
+    for one in visitors:
+        one.check()
+
+
+@pytest.fixture
+def pages(visitor: Callable[..., Pages]) -> Pages:
+    return visitor()
+
+
+@pytest.fixture
+def page(pages: Pages) -> Page:
+    """One tab. Whatever its page writes to the console as an error fails the test."""
+    return pages.context.new_page()
+
+
+@pytest.fixture
+def server(asgi_server: Callable[..., WebServer]) -> WebServer:
+    """The project under Daphne, with a worker inside."""
+    return asgi_server("daphne")
+
+
+def log_in(context: BrowserContext, server: WebServer, user: User) -> None:
+    """Give the visitor a session of this user, as a login would."""
+    from django.test import Client
+
+    client = Client()
+    client.force_login(user)
+    context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": server.url}])
+
+
+@pytest.fixture
+def accessible() -> Callable[[Page], None]:
+    """`accessible(page)`: fails when axe finds a serious or critical fault (WCAG 2.1 A and AA) in the page as it is."""
+
+    def check(page: Page) -> None:
+        page.evaluate(AXE)
+        found = page.evaluate(
+            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], resultTypes: ['violations']})"
+        )
+        faults = [
+            f"{fault['id']}: {fault['help']}: {[node['html'][:160] for node in fault['nodes'][:3]]}"
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        assert faults == []
+
+    return check
+
+
+@pytest.fixture
+def picture() -> Callable[..., None]:
+    """`picture(page, "admin-run")`: the screenshot docs/images/admin-run.png, made anew when SCREENSHOTS is set."""
+
+    def take(page: Page, name: str, **options: Any) -> None:
+        if os.environ.get("SCREENSHOTS"):
+            IMAGES.mkdir(exist_ok=True)
+            page.screenshot(path=IMAGES / f"{name}.png", **options)
+
+    return take
