@@ -7,8 +7,8 @@ from typing import Any
 from django.urls import reverse
 
 from realtime_runs import runs
-from realtime_runs.management.output import duration
-from realtime_runs.management.progress import read_progress
+from realtime_runs.display.elapsed import duration
+from realtime_runs.display.progress import read_progress
 from realtime_runs.packets import Packet, unpack
 
 LONGEST_TEXT = 50_000  # characters of a payload or output on a page

@@ -19,10 +19,11 @@ from django.utils import timezone
 
 from realtime_runs import batch, runs, streams, tasks
 from realtime_runs.access import keys
+from realtime_runs.display.elapsed import seconds
+from realtime_runs.display.progress import Progress, read_progress
 from realtime_runs.management.chunk_text import ChunkText
 from realtime_runs.management.live_line import LiveLine
-from realtime_runs.management.output import printable, restart_fields, seconds
-from realtime_runs.management.progress import Progress, read_progress
+from realtime_runs.management.output import printable, restart_fields
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 from realtime_runs.streams import StreamRestarted

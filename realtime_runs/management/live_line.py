@@ -7,9 +7,10 @@ from typing import Any, Self
 
 from django.core.management.base import OutputWrapper
 
+from realtime_runs.display.elapsed import seconds
+from realtime_runs.display.progress import read_progress
 from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.management.output import printable, seconds
-from realtime_runs.management.progress import read_progress
+from realtime_runs.management.output import printable
 
 BAR_WIDTH = 28
 DRAW_SECONDS = 0.2

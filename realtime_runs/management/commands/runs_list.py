@@ -7,11 +7,12 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from realtime_runs import runs
+from realtime_runs.display.elapsed import duration
+from realtime_runs.display.progress import read_progress
 from realtime_runs.exceptions import RealtimeRunsError
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.management.base import BAD_INPUT, RunsCommand, positive
-from realtime_runs.management.output import duration, json_line, list_fields, one_line, table
-from realtime_runs.management.progress import read_progress
+from realtime_runs.management.output import json_line, list_fields, one_line, table
 from realtime_runs.statuses import RunStatus
 
 HEADER = ["RUN", "STATUS", "TASK", "PROGRESS", "CREATED", "DURATION", "TAGS"]

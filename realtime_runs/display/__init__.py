@@ -1,0 +1,1 @@
+"""How runs are shown to people: on pages, in the admin, on a terminal."""
