@@ -8,6 +8,7 @@ from typing import Any
 from django.apps import apps
 from django.urls import path, re_path
 
+from realtime_runs.wire.cancel_form import CancelFormView
 from realtime_runs.wire.rest import (
     batches,
     idempotency_keys,
@@ -63,6 +64,7 @@ urlpatterns = [
     _signed("packets-upload", packets.UploadView),
     _signed("packets-download", packets.DownloadView),
     _signed("runs-packets-download", packets.RunDownloadView),
+    path("pages/runs/<slug:run_id>/cancel", CancelFormView.as_view(), name="cancel-run"),
     path("api/schema", schema.SchemaView.as_view(), name="schema"),
     *([path("api/docs", schema.DocsView.as_view())] if apps.is_installed("drf_spectacular") else []),
     re_path(r"^api/", NotFoundView.as_view()),

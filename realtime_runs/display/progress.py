@@ -34,6 +34,14 @@ def read_progress(metadata: Mapping[str, Any]) -> Progress | None:
     return Progress(clamp(value if value > 1 else 100 * value))
 
 
+def read_note(metadata: Mapping[str, Any]) -> str:
+    """What a run says about itself: `metadata["status"]`, or else `metadata["progress"]["currentItem"]`; or nothing."""
+    progress = metadata.get("progress")
+    item = progress.get("currentItem") if isinstance(progress, Mapping) else None
+    text = metadata.get("status", item)
+    return text if isinstance(text, str) else ""
+
+
 def number(value: Any) -> float | None:
     # Metadata is whatever a task wrote: true is no number, and an integer may be too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:

@@ -1,7 +1,7 @@
 """The reads of stream readers. Each is short and bounded; none holds a connection afterwards."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from realtime_runs.exceptions import RunNotFound
@@ -12,6 +12,9 @@ from realtime_runs.statuses import FINAL
 _MOST_MISSING: Final = 2000  # chunks read for a tail; one that is further behind begins anew near the end
 _NEWEST: Final = 500
 
+_FIRST_GUESS: Final = 50  # of the newest chunks are read; their sizes say how many more may be wanted
+_MOST_NEWEST: Final = 20_000
+_COLUMNS: Final = ("index", "data", "attempt", "created_at", "record_id", "producer", "sequence")
 _ROW: Final = ("pk", "next_index", "first_index", "end_reason", "restart_index")
 
 
@@ -50,6 +53,27 @@ def read_page(name: StreamName, index: int | None, limit: int) -> Page:
     return Page(chunks, next_index, first_index, end_reason, restart_index)
 
 
+def read_newest(name: StreamName, most_bytes: int) -> Page:
+    """The newest chunks, together not much more than `most_bytes`, and how the stream is. Raises RunNotFound.
+
+    Begins with the newest attempt where that began the stream anew.
+    """
+    page = read_page(name, None, 0)
+    stored = StreamChunk.objects.filter(
+        stream__run=name.run_id,
+        stream__kind=name.kind,
+        stream__key=name.key,
+        index__gte=page.restart_index,
+        index__lt=page.next_index,
+    )
+    rows = [*stored.order_by("-index").values_list(*_COLUMNS)[:_FIRST_GUESS]]
+    size = sum(len(row[1]) for row in rows)
+    if rows and size < most_bytes:
+        more = min(_MOST_NEWEST, (most_bytes - size) * len(rows) // max(size, 1))
+        rows += stored.filter(index__lt=rows[-1][0]).order_by("-index").values_list(*_COLUMNS)[:more]
+    return replace(page, chunks=[_chunk(row) for row in reversed(rows)])
+
+
 def read_missing(tails: Iterable[tuple[StreamName, int | None]]) -> list[tuple[Appended, bool]]:
     """What these streams have from an index on (None: wherever). True: it does not begin there, but near the end."""
     found = []
@@ -80,12 +104,10 @@ def _row(name: StreamName) -> tuple[Any, ...] | None:
 
 
 def _chunks(stream_pk: int, index: int, limit: int) -> list[Chunk]:
-    rows = (
-        StreamChunk.objects.filter(stream=stream_pk, index__gte=index)
-        .order_by("index")
-        .values_list("index", "data", "attempt", "created_at", "record_id", "producer", "sequence")[:limit]
-    )
-    return [
-        Chunk(number, bytes(data), attempt, at, record_id or f"{producer}-{sequence}")
-        for number, data, attempt, at, record_id, producer, sequence in rows
-    ]
+    rows = StreamChunk.objects.filter(stream=stream_pk, index__gte=index).order_by("index")
+    return [_chunk(row) for row in rows.values_list(*_COLUMNS)[:limit]]
+
+
+def _chunk(row: tuple[Any, ...]) -> Chunk:
+    number, data, attempt, at, record_id, producer, sequence = row
+    return Chunk(number, bytes(data), attempt, at, record_id or f"{producer}-{sequence}")

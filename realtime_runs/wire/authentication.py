@@ -18,17 +18,19 @@ def principal_of(request: HttpRequest) -> Principal:
     """
     if authorization := request.headers.get("Authorization"):
         return from_header(authorization)
-    user = _user_of(request)
-    if user is not None and user.is_authenticated and user.is_active:
+    user = site_user(request)
+    if user is not None:
         _check_page(request)
-        return SiteUser(user)
+        return user
     raise InvalidToken("Send the header `Authorization: Bearer <secret key or public token>`, or log in.")
 
 
-def _user_of(request: HttpRequest) -> Any:
+def site_user(request: HttpRequest) -> SiteUser | None:
+    """Whoever is logged in. For what changes something, check also which page has sent the request."""
     # PostgreSQL cannot look for a NUL, which a quoted cookie can hold.
     has_session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "").isprintable()
-    return getattr(request, "user", None) if has_session_key else None
+    user = getattr(request, "user", None) if has_session_key else None
+    return SiteUser(user) if user is not None and user.is_authenticated and user.is_active else None
 
 
 def _check_page(request: Any) -> None:
