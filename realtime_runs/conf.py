@@ -56,6 +56,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     # http
     "LONG_POLL_SECONDS": 20,  # how long a run subscription waits for a change before it answers
     "PING_SECONDS": 15,  # after so much silence an event stream gets a comment, so that proxies keep it open
+    "SOCKET_PING_SECONDS": 25,  # the same for a WebSocket, whose client has as long to answer
     # housekeeping
     "RETENTION": "30d",  # age at which `runs_prune` removes a final run
 }

@@ -33,29 +33,45 @@ def start() -> None:
     get_backend().start()
 
 
-def application(django_application: Any, *, prefix: str = "") -> Application:
+def application(django_application: Any, *, prefix: str = "", websockets: Any = None) -> Application:
     """Serve `realtime/` and Django, and work: building the ASGI application is what a server does and other commands do
     not.
 
-    `prefix`: where `realtime_runs.urls` is included, such as "runs/". The embedded worker starts here, at once, and
-    picks up what an earlier process left. It drains when the server says that it shuts down (ASGI lifespan: Uvicorn,
-    Hypercorn), or when the process exits (Daphne).
+    `prefix`: where `realtime_runs.urls` is included, such as "runs/". `websockets`: the project's own ASGI application
+    for WebSockets of other paths, such as a `URLRouter`; without one they are refused.
+
+    The embedded worker starts here, at once, and picks up what an earlier process left. It drains when the server says
+    that it shuts down (ASGI lifespan: Uvicorn, Hypercorn), or when the process exits (Daphne).
     """
-    from realtime_runs.wire.realtime.routes import http_urlpatterns  # needs the apps
+    from realtime_runs.wire.realtime.routes import http_urlpatterns, websocket_urlpatterns  # needs the apps
 
     start()
-    inner: Any = URLRouter(http_urlpatterns)
-    http: Any = URLRouter([path(prefix, inner), re_path(r"", django_application)])
+    http = _router(prefix, http_urlpatterns, django_application)
+    sockets = _router(prefix, websocket_urlpatterns, websockets or _refuse)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             await http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await sockets(scope, receive, send)
         else:
             await django_application(scope, receive, send)
 
     return serve
+
+
+def _router(prefix: str, urlpatterns: list[Any], other: Any) -> Any:
+    """All other paths, also those below the prefix, go to the `other` application."""
+    ours: Any = URLRouter(urlpatterns)
+    return URLRouter([path(prefix, ours), re_path(r"", other)])
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """The handshake of a WebSocket: 403."""
+    await receive()
+    await send({"type": "websocket.close"})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -40,9 +40,7 @@ def make_child(parent_id: str, parent: Run | None) -> Need:
     """Beside the right to trigger. `parent` is None when there is none with this id, which a token that may not read it
     does not learn.
     """
-    if parent is not None:
-        return read_run(parent)
-    return Need("read", alternatives=_any(Grant("read", "runs", parent_id)))
+    return read_run_or_none(parent_id, parent)
 
 
 def trigger_batch(task_ids: Collection[str]) -> Need:
@@ -63,6 +61,13 @@ def add_items(batch_id: str, task_ids: Collection[str]) -> Need:
 def read_run(run: Run) -> Need:
     """The run, its streams, its inputs, its packets."""
     return Need("read", run, _reading(run.pk, run.task, run.tag_names, run.batch_id))
+
+
+def read_run_or_none(run_id: str, run: Run | None) -> Need:
+    """The same where `run` is None when there is none with this id, or nothing of it may be known."""
+    if run is not None:
+        return read_run(run)
+    return Need("read", alternatives=_any(Grant("read", "runs", run_id)))
 
 
 def read_known_run(run_id: str, task_id: str, tags: Iterable[str], batch_id: str | None) -> Need:

@@ -146,6 +146,11 @@ class ChunkReader(Closable, Generic[T]):
         """Where the last loop would go on; give it as `start_index` to another reader."""
         return self._cursor.given
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the last page that was taken held all that was stored."""
+        return not self._cursor.needs_page
+
     def __iter__(self) -> Iterator[T | StreamRestarted]:
         refuse_on_event_loop("A reader")
         return self._iterate()

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
+from realtime_runs.access.principals import Principal
 from realtime_runs.conf import app_settings
 from realtime_runs.database import readers
 from realtime_runs.durations import parse_duration
@@ -13,6 +14,7 @@ from realtime_runs.live.feeds import BatchFeed, Feed, RunFeed, TagFeed
 from realtime_runs.live.follow import Subscription
 from realtime_runs.live.positions import FeedPosition, FeedTracker, RunTracker, Tracker
 from realtime_runs.live.snapshot import RealtimeRun
+from realtime_runs.models import Run
 
 Position = int | FeedPosition
 See = Callable[[list[RealtimeRun]], list[RealtimeRun]]  # those that this reader may see; may query the database
@@ -98,6 +100,13 @@ class BatchSource(Source):
 
     def _feed(self, position: Position | None) -> Feed:
         return BatchFeed(self._batch_id, changed_since=_since(position))
+
+
+def visible(principal: Principal, runs: list[RealtimeRun]) -> list[RealtimeRun]:
+    """What a user of the site may see of the runs of a feed; the policy is asked. Queries the database."""
+    ids = [run.id for run in runs]
+    seen = set(principal.visible(Run.objects.filter(pk__in=ids)).values_list("pk", flat=True))
+    return [run for run in runs if run.id in seen]
 
 
 def _since(position: Position | None) -> datetime | None:

@@ -2,16 +2,35 @@
 
 from importlib import import_module
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.utils.functional import SimpleLazyObject
 
-from realtime_runs.access.principals import Principal
+from realtime_runs.access.principals import Principal, SiteUser
 from realtime_runs.wire.authentication import principal_of
+
+_SCHEMES: Final = {"ws": "http", "wss": "https"}
+
+
+def handshake_of(scope: Any) -> dict[str, Any]:
+    """The HTTP request with which a WebSocket was opened, as an ASGI scope."""
+    scheme = scope.get("scheme", "ws")
+    return {**scope, "type": "http", "method": "GET", "scheme": _SCHEMES.get(scheme, scheme)}
+
+
+def principal_of_socket(scope: Any) -> Principal:
+    """The same for a WebSocket. A browser opens one to any site, with that site's cookies, and cannot send a CSRF token
+    with it: so a session is good only with an Origin that is the site's own, or one that it trusts.
+    """
+    principal = principal_of_scope(handshake_of(scope))  # refuses an Origin of another site
+    if isinstance(principal, SiteUser) and not any(name == b"origin" for name, _ in scope["headers"]):
+        raise PermissionDenied("A session is good for pages of its own site only.")
+    return principal
 
 
 def principal_of_scope(scope: Any) -> Principal:

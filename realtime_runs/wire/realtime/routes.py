@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from django.urls import re_path
 
-from realtime_runs.wire.realtime import inputs, runs, stream_read, stream_write, tickets
+from realtime_runs.wire.realtime import inputs, runs, socket, stream_read, stream_write, tickets
 from realtime_runs.wire.realtime.base import NotFoundConsumer
 
 
@@ -27,4 +27,6 @@ http_urlpatterns: Final[list[Any]] = [
     _route(r"^realtime/v1/tickets$", tickets.TicketConsumer),
     _route(r"^realtime/", NotFoundConsumer),
 ]
-websocket_urlpatterns: Final[list[Any]] = []
+websocket_urlpatterns: Final[list[Any]] = [
+    _route(r"^realtime/v1/socket$", socket.SocketConsumer),
+]
