@@ -229,7 +229,9 @@ def worker(server_env: dict[str, str], start_process: Callable[..., Process]) ->
 
     def start(*arguments: str, env: Mapping[str, str] | None = None, **overrides: Any) -> Process:
         full_env = {**server_env, "REALTIME_RUNS_BACKEND": EMBEDDED, **(env or {})}
-        process = start_process(["manage.py", "runs_worker", *arguments], env=with_settings(full_env, overrides))
+        # Django's checks are a third of the time that it takes to start.
+        command = ["manage.py", "runs_worker", "--skip-checks", *arguments]
+        process = start_process(command, env=with_settings(full_env, overrides))
         process.wait_for_output("Worker ready")
         return process
 
@@ -259,10 +261,10 @@ class WebServer:
 
 
 def serve(
-    start: Callable[..., Process], env: Mapping[str, str], kind: str, *arguments: str, **overrides: Any
+    start: Callable[..., Process], env: Mapping[str, str], kind: str, *arguments: str, port: int = 0, **overrides: Any
 ) -> WebServer:
     """project.asgi:application under Daphne or Uvicorn, with a worker inside unless `env` or BACKEND says otherwise."""
-    port = free_port()
+    port = port or free_port()
     address = {
         "daphne": ["-b", "127.0.0.1", "-p", str(port)],
         "uvicorn": ["--host", "127.0.0.1", "--port", str(port)],
@@ -278,9 +280,9 @@ def asgi_server(server_env: dict[str, str], start_process: Callable[..., Process
     """`asgi_server("uvicorn", *arguments, env={…}, BACKEND="…")`: the project under Daphne or Uvicorn, as `serve` does."""
 
     def start(
-        kind: str = "daphne", *arguments: str, env: Mapping[str, str] | None = None, **overrides: Any
+        kind: str = "daphne", *arguments: str, env: Mapping[str, str] | None = None, port: int = 0, **overrides: Any
     ) -> WebServer:
-        return serve(start_process, {**server_env, **(env or {})}, kind, *arguments, **overrides)
+        return serve(start_process, {**server_env, **(env or {})}, kind, *arguments, port=port, **overrides)
 
     return start
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.template import RequestContext, Template
 from django.urls import include, path
 
 from realtime_runs import streams
@@ -26,7 +27,42 @@ async def load(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"listeners": hub.listener_count, "tasks": len(asyncio.all_tasks())})
 
 
+ELEMENTS = Template("""{% load realtime_runs %}<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Elements</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="/static/project/icon.svg">{% realtime_runs_js token=token %}</head><body><main><h1>Elements</h1>
+{% for run in runs %}<section data-of="{{ run }}"><h2>{{ run }}</h2><div>{% run_status run %} {% run_cancel_button run %}</div>
+{% run_progress run %} {% for key in keys %}{% run_stream run key %}{% endfor %}</section>{% endfor %}
+{% for batch in batches %}{% batch_progress batch %}{% endfor %}</main></body></html>""")
+STRICT = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def elements(request: HttpRequest) -> HttpResponse:
+    """All elements of the runs and batches that are asked for, under a strict policy."""
+    context = {
+        "runs": request.GET.getlist("run"),
+        "keys": request.GET.getlist("key"),
+        "batches": request.GET.getlist("batch"),
+        "token": request.GET.get("token", ""),
+    }
+    page = ELEMENTS.render(RequestContext(request, context))
+    return HttpResponse(page, headers={"Content-Security-Policy": f"{STRICT}; require-trusted-types-for 'script'"})
+
+
+def empty(request: HttpRequest) -> HttpResponse:
+    """A page for scripts of tests, under a strict policy."""
+    page = (
+        "<!doctype html><html lang=en><title>Empty</title><link rel=icon href=/static/project/icon.svg><h1>Empty</h1>"
+    )
+    return HttpResponse(page, headers={"Content-Security-Policy": STRICT})
+
+
 urlpatterns = [
+    path("tests/empty", empty),
+    path("tests/elements", elements),
     path("tests/stream/<run_id>/<key>", stream),
     path("tests/sync-stream/<run_id>/<key>", stream_in_sync_view),
     path("tests/listeners", listeners),

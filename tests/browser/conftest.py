@@ -6,15 +6,17 @@ A test fails when its pages wrote an error to the console, or asked for anything
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
 import pytest
 from django.contrib.auth.models import User
+from django.db import connections
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
 
-from tests.conftest import ROOT, WebServer
+from tests.conftest import ROOT, WebServer, eventually
 from tests.services import skip_or_fail
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
@@ -119,6 +121,26 @@ def log_in(context: BrowserContext, server: WebServer, user: User) -> None:
     client = Client()
     client.force_login(user)
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": server.url}])
+
+
+def until(page: Page, condition: str) -> Any:
+    """Wait for a JavaScript expression to be true. Playwright's own `wait_for_function` evaluates a text inside of the
+    page, which a strict policy forbids.
+    """
+    return eventually(lambda: page.evaluate(condition), interval=0.05, message=condition)
+
+
+def aside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what refuses to block a thread with an event loop, as streams do, in a thread without one."""
+
+    def run() -> Any:
+        try:
+            return call(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 @pytest.fixture
