@@ -175,14 +175,17 @@ def test_a_batch_says_how_many_of_its_runs_are_over() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "tag", ["run_status x", "run_progress x", 'run_stream x "k"', "run_cancel_button x", "batch_progress x"]
-)
+@pytest.mark.parametrize("tag", ["run_status x", "run_progress x", 'run_stream x "k"', "batch_progress x"])
 @pytest.mark.parametrize("unknown", ["run_gone", "<b>\0"])
 def test_what_does_not_exist_is_said_and_breaks_no_page(tag: str, unknown: str) -> None:
     html = render(f"{{% {tag} %}}", x=unknown)
     assert "<b>" not in html
     assert re.fullmatch(r"No such (run|batch)", Reader(html).texts["missing"])
+
+
+def test_of_a_run_that_does_not_exist_there_is_nothing_to_cancel() -> None:
+    html = render("{% run_cancel_button 'run_gone' %}")
+    assert html == '<run-cancel run="run_gone" data-missing hidden></run-cancel>'
 
 
 @pytest.mark.parametrize("nothing", ["", None, 5])

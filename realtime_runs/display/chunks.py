@@ -31,10 +31,9 @@ def newest_text(run_id: str, key: str) -> StreamText:
     return StreamText(showable(text[-MOST_CHARACTERS:]), page.next_index, page.end_reason, is_cut)
 
 
-def joined(chunks: Iterable[Any]) -> str:
+def joined(chunks: Iterable[Any], *, at_line_start: bool = True) -> str:
     """Texts run on; any other value has a line of its own."""
     parts: list[str] = []
-    at_line_start = True
     for chunk in chunks:
         if isinstance(chunk, str):
             part = chunk

@@ -1,6 +1,6 @@
-"""What the server renders of a run: complete and readable without JavaScript. `elements.js` goes on from there, in place.
+"""What the server renders of a run: complete, readable without JavaScript. `elements.js` goes on from there, in place.
 
-Everything that a task wrote is text here. `part` names what a style sheet may want to reach: `run-progress [part="bar"]`.
+Everything that a task wrote is text here. `part` names what a style sheet may want to reach.
 """
 
 from typing import Any, Final
@@ -17,6 +17,7 @@ from realtime_runs.display.chunks import newest_text
 from realtime_runs.display.counts import BatchCounts
 from realtime_runs.display.progress import Progress, read_note, read_progress
 from realtime_runs.display.text import showable
+from realtime_runs.engine.writing import check_key
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.models import Run
 
@@ -28,7 +29,8 @@ _NOTHING: Final = Progress(0)
 def run_status(run: AnyRun) -> SafeString:
     """The status as a badge: its name, on a colour that goes with it."""
     return format_html(
-        '<run-status run="{}" data-task="{}" data-status="{}" data-version="{}"><span part="label">{}</span></run-status>',
+        '<run-status run="{}" data-task="{}" data-status="{}" data-version="{}">'
+        '<span part="label">{}</span></run-status>',
         *(run.id, showable(run.task_identifier), run.status.value, run.version, run.status.label),
     )
 
@@ -62,13 +64,17 @@ def _value(run: AnyRun, progress: Progress | None) -> SafeString | str:
 
 
 def run_stream(run: AnyRun, key: str = "default") -> SafeString:
-    """The newest part of what the stream holds, and from which index on the rest will come. Queries the database."""
-    stored = newest_text(run.id, key)
+    """The newest part of what the stream holds, and from which index on the rest will come.
+
+    Queries the database. Raises InvalidOption for a key that no stream can have.
+    """
+    stored = newest_text(run.id, check_key(key))
     return format_html(
         '<run-stream run="{}" key="{}" data-next-index="{}"{}>'
         '<p part="omitted"{}>What came earlier is left out.</p>'
         # The first line break behind a pre is not part of its text: without this one a text would lose its own.
-        '<pre part="text" role="log" aria-live="polite" aria-label="{}" tabindex="0" dir="auto">\n{}</pre></run-stream>',
+        '<pre part="text" role="log" aria-live="polite" aria-label="{}" tabindex="0" dir="auto">\n{}</pre>'
+        "</run-stream>",
         *(run.id, showable(key), stored.next_index),
         format_html(' data-end="{}"', stored.end_reason) if stored.end_reason else "",
         "" if stored.is_cut else SafeString(" hidden"),
@@ -98,12 +104,14 @@ def run_cancel_button(run: AnyRun, request: HttpRequest, action: str = "") -> Sa
     where `realtime_runs.urls` is not included.
     """
     if run.is_completed or not (action or may_cancel(request, run.id)):
-        return format_html('<run-cancel run="{}" data-status="{}" hidden></run-cancel>', run.id, run.status.value)
+        hidden = '<run-cancel run="{}" data-status="{}" data-version="{}" hidden></run-cancel>'
+        return format_html(hidden, run.id, run.status.value, run.version)
     return format_html(
-        '<run-cancel run="{}" data-status="{}"><form part="form" method="post" action="{}">'
+        '<run-cancel run="{}" data-status="{}" data-version="{}"><form part="form" method="post" action="{}">'
         '<input type="hidden" name="csrfmiddlewaretoken" value="{}"><input type="hidden" name="next" value="{}">'
         '<button part="button" aria-label="Cancel {}">Cancel</button></form></run-cancel>',
-        *(run.id, run.status.value, action or reverse("realtime_runs:cancel-run", args=[run.id])),
+        *(run.id, run.status.value, run.version),
+        action or reverse("realtime_runs:cancel-run", args=[run.id]),
         *(get_token(request), request.get_full_path(), showable(run.task_identifier)),
     )
 
@@ -120,9 +128,10 @@ def may_cancel(request: HttpRequest, run_id: str) -> bool:
 def missing(element: str, id: str, **attributes: str) -> SafeString:
     """The element of a run or batch that does not exist, or no longer: old ones are removed."""
     kind = "batch" if element == "batch-progress" else "run"
+    if element == "run-cancel":
+        return format_html('<run-cancel run="{}" data-missing hidden></run-cancel>', showable(id, 100))
     more = "".join(format_html(' {}="{}"', name, showable(value)) for name, value in attributes.items())
     return format_html(
         '<{} {}="{}"{} data-missing><span part="missing">No such {}</span></{}>',
         *(element, kind, showable(id, 100), SafeString(more), kind, element),
     )
-

@@ -54,7 +54,9 @@ def run_cancel_button(context: template.Context, run: Any, action: str = "") -> 
     """
     request = context.get("request")
     if request is None:
-        raise InvalidOption("{% run_cancel_button %} needs the context processor django.template.context_processors.request.")
+        raise InvalidOption(
+            "{% run_cancel_button %} needs the context processor django.template.context_processors.request."
+        )
     return _render("run-cancel", run, lambda found: elements.run_cancel_button(found, request, action))
 
 
@@ -116,7 +118,7 @@ def _snapshot(run: Any) -> RealtimeRun[Any, Any]:
     return snapshot(without_packets(row))
 
 
-def _id(given: Any, what: str, kinds: tuple[type, ...]) -> str:
+def _id(given: Any, what: str, kinds: tuple[type[Any], ...]) -> str:
     """Raises InvalidOption."""
     found = given.id if isinstance(given, kinds) else given
     if not isinstance(found, str) or not found:

@@ -1,6 +1,6 @@
 """`POST /pages/runs/{run}/cancel`: the form of `{% run_cancel_button %}`, for the users of the site."""
 
-from typing import Any, cast
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -56,6 +56,6 @@ def _wants_json(request: HttpRequest) -> bool:
 
 
 def _next(request: HttpRequest) -> str:
-    wanted = cast(str, request.POST.get("next", ""))
+    wanted = request.POST.get("next", "")
     is_safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
     return wanted if is_safe else get_script_prefix()

@@ -20,13 +20,19 @@ _encoded: Final = Encoded()
 
 def events(name: StreamName, chunks: Sequence[Chunk]) -> Iterator[bytes]:
     """Consecutive chunks, in as few events as are not too large."""
+    for piece in pieces(chunks):
+        yield _event(name, piece)
+
+
+def pieces(chunks: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
+    """What goes into each event."""
     first = size = 0
     for place, chunk in enumerate(chunks):
         size += len(chunk.data)
         if size > _EVENT_BYTES and place > first:
-            yield _event(name, chunks[first:place])
+            yield chunks[first:place]
             first, size = place, len(chunk.data)
-    yield _event(name, chunks[first:])
+    yield chunks[first:]
 
 
 def _event(name: StreamName, chunks: Sequence[Chunk]) -> bytes:

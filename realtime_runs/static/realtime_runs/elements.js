@@ -131,6 +131,25 @@ class Watch {
   }
 }
 
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let lost;
+
+/** @param {string} before @param {string} after */
+function restate(before, after) {
+  const elements = document.querySelectorAll(`:is(${Object.keys(ELEMENTS).join()})[data-state="${before}"]`);
+  for (const element of elements) element.setAttribute("data-state", after);
+}
+
+onConnectionChange((isConnected) => {
+  if (isConnected) {
+    clearTimeout(lost);
+    lost = undefined;
+    restate("disconnected", "live");
+  } else {
+    lost ??= setTimeout(() => restate("live", "disconnected"), DISCONNECTED_AFTER);
+  }
+});
+
 /** One region for all elements: many of them would speak at the same time. */
 const announcer = document.createElement("div");
 announcer.className = "realtime-runs-announcer";
@@ -152,7 +171,7 @@ function announce(text) {
 
 // -- elements ---------------------------------------------------------------------------------------------------------
 
-class Element extends HTMLElement {
+class LiveElement extends HTMLElement {
   /** The part of this name, made where the server has rendered none. @param {string} name @param {string} tag */
   part(name, tag = "span", parent = this) {
     let found = this.querySelector(`[part="${name}"]`);
@@ -183,7 +202,7 @@ class Element extends HTMLElement {
   }
 }
 
-class RunElement extends Element {
+class RunElement extends LiveElement {
   connectedCallback() {
     const id = this.getAttribute("run");
     if (!id || "missing" in this.dataset || FINAL.has(this.dataset.status)) return;
@@ -251,6 +270,9 @@ class RunCancel extends RunElement {
       const headers = { Accept: "application/json" };
       const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers });
       if (!answer.ok) throw new Error(`The run was not canceled (${answer.status}).`);
+      // Who may cancel a run need not be one who may follow it.
+      const { status } = await answer.json().catch(() => ({}));
+      if (FINAL.has(status)) this.show({ status, isCompleted: true });
     } catch (error) {
       button.removeAttribute("aria-disabled");
       const problem = this.part("problem");
@@ -260,7 +282,7 @@ class RunCancel extends RunElement {
   }
 
   show(run) {
-    if (!run.isCompleted) return;
+    if (!run.isCompleted || !this.querySelector("form")) return;
     const hadFocus = this.contains(document.activeElement);
     this.replaceChildren();
     this.hidden = !hadFocus;
@@ -274,7 +296,7 @@ class RunCancel extends RunElement {
   }
 }
 
-class RunStream extends Element {
+class RunStream extends LiveElement {
   connectedCallback() {
     const id = this.getAttribute("run");
     if (!id || "missing" in this.dataset || "end" in this.dataset) return;
@@ -316,13 +338,14 @@ class RunStream extends Element {
   add(chunk) {
     const last = this.text.lastChild;
     const atLineStart = !last || last.data.endsWith("\n");
-    const text = typeof chunk === "string" ? chunk : `${atLineStart ? "" : "\n"}${JSON.stringify(chunk)}\n`;
+    const text = typeof chunk === "string" ? chunk.replace(/\r\n?/g, "\n") : `${atLineStart ? "" : "\n"}${JSON.stringify(chunk)}\n`;
     if (last && last.length + text.length <= NODE_CHARACTERS) last.appendData(text);
     else if (text) this.text.append(text);
     this.length = (this.length ?? this.text.textContent.length - text.length) + text.length;
     while (this.length > MOST_CHARACTERS && this.text.childNodes.length > 1) {
       this.length -= this.text.firstChild.length;
       this.text.firstChild.remove();
+      this.top = 0; // what is there moves up, and nobody has scrolled
       this.querySelector('[part="omitted"]')?.removeAttribute("hidden");
     }
     this.scrollDown();
@@ -344,7 +367,7 @@ class RunStream extends Element {
   }
 }
 
-class BatchProgress extends Element {
+class BatchProgress extends LiveElement {
   connectedCallback() {
     const id = this.getAttribute("batch");
     if (!id || "missing" in this.dataset || "end" in this.dataset) return;

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from realtime_runs.access import rules
@@ -22,11 +23,10 @@ from realtime_runs.engine.triggering import get_batch
 from realtime_runs.exceptions import InvalidInput, InvalidOption
 from realtime_runs.live.hub import hub
 from realtime_runs.live.positions import FeedPosition
-from realtime_runs.live.snapshot import RealtimeRun
-from realtime_runs.models import Run
 from realtime_runs.wire import shape
 from realtime_runs.wire.errors import QueryError
-from realtime_runs.wire.frames import BatchSource, Frame, Position, RunSource, Source, TagSource
+from realtime_runs.wire.frames import BatchSource, Frame, Position, RunSource, Source, TagSource, visible
+from realtime_runs.wire.html_events import RunElements, html_event
 from realtime_runs.wire.realtime.event_stream import EventStreamConsumer, end, event
 from realtime_runs.wire.realtime.lookup import get_run
 from realtime_runs.wire.run_frames import RunFrames
@@ -135,8 +135,13 @@ class RunsConsumer(EventStreamConsumer):
             await self.send_headers(status=204)  # which tells an EventSource not to come back
             await self.send_body(b"")
             return
-        events = self._events(frames, first, position, is_reset=is_reset)
-        await self.while_connected(self.send_events(events, need, first=_START))
+        if self.query.get("html") == "1":
+            events = self._html_events(frames, first, names_runs=not source.is_run)
+            denied = html_event("end", "auth")
+        else:
+            events = self._events(frames, first, position, is_reset=is_reset)
+            denied = end("auth")
+        await self.while_connected(self.send_events(events, need, first=_START, denied=denied))
 
     async def _is_over(self, version: int) -> bool:
         """Whether the reader has the final version. The row knows; what the hub has may be older."""
@@ -154,6 +159,20 @@ class RunsConsumer(EventStreamConsumer):
                 at = frame.at
                 yield event("runs", encoder.encode(frame.runs), str(at))
         yield end("completed", str(at))
+
+    async def _html_events(
+        self, frames: AsyncGenerator[Frame, None], first: Frame, *, names_runs: bool
+    ) -> AsyncGenerator[bytes, None]:
+        encoder = RunElements(names_runs=names_runs, skipped=self.principal.skip_columns)
+        async with aclosing(frames):
+            if events := encoder.events(first.runs, str(first.at)):
+                yield events
+            at = first.at
+            async for frame in frames:
+                at = frame.at
+                if events := encoder.events(frame.runs, str(at)):
+                    yield events
+        yield html_event("end", "completed", str(at))
 
 
 class RunConsumer(RunsConsumer):
@@ -197,15 +216,7 @@ class BatchRunsConsumer(RunsConsumer):
 def _visible(consumer: RunsConsumer) -> Any:
     """What a user of the site may see of the runs is asked for each of them; who has a token sees all of a feed."""
     principal = consumer.principal
-    if principal.sees_all:
-        return None
-
-    def see(runs: list[RealtimeRun]) -> list[RealtimeRun]:
-        ids = [run.id for run in runs]
-        visible = set(principal.visible(Run.objects.filter(pk__in=ids)).values_list("pk", flat=True))
-        return [run for run in runs if run.id in visible]
-
-    return see
+    return None if principal.sees_all else partial(visible, principal)
 
 
 def _look_back(created_at: str) -> float:

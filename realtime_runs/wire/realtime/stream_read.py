@@ -19,6 +19,7 @@ from realtime_runs.models.stream import OUTPUT
 from realtime_runs.wire import stream_records
 from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.errors import QueryError
+from realtime_runs.wire.html_events import StreamHtml, html_event
 from realtime_runs.wire.realtime.event_stream import EventStreamConsumer, end, event
 from realtime_runs.wire.realtime.lookup import get_run
 
@@ -46,7 +47,8 @@ class StreamConsumer(EventStreamConsumer):
             index = page.next_index
         elif page.first_index > index:
             raise StreamGap(name.run_id, name.key, index, page.first_index)
-        events = _events(ChunkReader(name, _same, start_index=index, timeout=timeout))
+        reader = ChunkReader(name, _same, start_index=index, timeout=timeout)
+        events = _html_events(reader) if self.query.get("html") == "1" else _events(reader)
         # Where "latest" was, for who is cut off before a chunk comes.
         headers = {**HEADERS, "X-Stream-Index": str(index)}
         await self.while_connected(self.send_events(events, need, headers=headers, denied=_DENIED))
@@ -87,6 +89,18 @@ async def _events(reader: ChunkReader[Chunk]) -> AsyncGenerator[bytes, None]:
     except StreamTimeout:
         return
     yield end(reader.end_reason)
+
+
+async def _html_events(reader: ChunkReader[Chunk]) -> AsyncGenerator[bytes, None]:
+    text = StreamHtml(reader.name)
+    try:
+        async with aclosing(reader.pages()) as pages:
+            async for chunks in pages:
+                for piece in stream_records.pieces(chunks):
+                    yield text.event(piece)
+    except StreamTimeout:
+        return
+    yield html_event("end", reader.end_reason)
 
 
 def _same(chunk: Chunk) -> Chunk:
