@@ -312,6 +312,7 @@ METADATA: list[Any] = [
     {"progress": 0.25},
     {"progress": 40, "status": "half\nway"},
     {"progress": True, "status": None},
+    {"progress": None},
     {"progress": "40"},
     {"progress": [1, 2]},
     {"progress": 1e300},

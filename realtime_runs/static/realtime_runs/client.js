@@ -54,9 +54,10 @@ function defaults() {
   const options = { base, accessToken: token };
   if (refresh) {
     options.refreshAccessToken = async () => {
+      /** @type {Record<string, string>} */
       const headers = csrf ? { "X-CSRFToken": csrf } : {};
       const answer = await fetch(refresh, { method: "POST", headers, credentials: "same-origin" });
-      if (!answer.ok) throw new RealtimeError("unauthorized", "No new token was given.");
+      if (!answer.ok) throw new RealtimeError("unauthorized", "No new token was given.", answer.status >= 500);
       return (await answer.json()).token;
     };
   }
@@ -104,6 +105,8 @@ class Subscription {
   isOver = false;
   isOpen = false;
   wake = () => {};
+  /** Of the events that are read for it. @type {AbortController | undefined} */
+  stop = undefined;
 
   /** @param {object} to @param {string} url @param {{signal?: AbortSignal}} [options] */
   constructor(to, url, options = {}) {
@@ -126,7 +129,9 @@ class Subscription {
   /** @param {any} frame */
   take(frame) {
     this.failures = 0;
-    if (frame.type === "end") {
+    if (frame.type === "end" && frame.reason === "gone") {
+      this.error = new RealtimeError("gone", "It is not kept any more.");
+    } else if (frame.type === "end") {
       this.isOver = true;
     } else {
       this.accept(frame);
@@ -210,8 +215,9 @@ class Runs extends Subscription {
   /** @param {string} name @param {string} data @param {string} id */
   takeEvent(name, data, id) {
     const at = /^\d{1,15}$/.test(id) ? Number(id) : id || undefined;
-    if (name === "runs" || name === "end") this.take({ type: name, at, ...JSON.parse(data) });
-    else if (name === "error") throw new Error(data);
+    const frame = { type: name, at, ...JSON.parse(data) };
+    if (name === "error" || frame.reason === "auth") throw new Error(data); // come back, with another token if it must be
+    this.take(frame);
   }
 
   get lastEventId() {
@@ -295,6 +301,7 @@ class Connection {
   sends = new Map();
   /** @type {WebSocket | null} */
   socket = null;
+  isOpening = false;
   isReady = false;
   wasReady = false;
   failures = 0; // in a row
@@ -349,6 +356,7 @@ class Connection {
   /** @param {Subscription} subscription */
   remove(subscription) {
     this.subscriptions.delete(subscription);
+    subscription.stop?.abort();
     if (this.byId.delete(subscription.id)) this.tell({ type: "unsubscribe", id: subscription.id });
     if (!this.subscriptions.size) this.after("linger", LINGER, () => this.close());
   }
@@ -356,9 +364,11 @@ class Connection {
   // -- the socket
 
   async open() {
-    if (this.socket || this.timers.again) return;
-    if (this.isRefused && !(await this.renew())) return;
-    if (this.socket) return;
+    if (this.socket || this.timers.again || this.isOpening) return;
+    this.isOpening = true;
+    const mayOpen = !this.isRefused || (await this.renew());
+    this.isOpening = false;
+    if (!mayOpen) return;
     const url = this.url("socket");
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, this.token ? [PROTOCOL, `bearer.${this.token}`] : [PROTOCOL]);
@@ -513,8 +523,8 @@ class Connection {
       this.token = await this.options.refreshAccessToken?.();
     } catch (error) {
       if (!this.isRefused) return false; // the old one is still good; when it is not, this is asked again
-      const refused = error instanceof RealtimeError ? error : new RealtimeError("unauthorized", "No new token was given.");
-      this.failAll(refused);
+      if (error instanceof RealtimeError && !error.retry) this.failAll(error);
+      else this.after("again", delay(this.failures++), () => this.hurry()); // who gives tokens cannot be reached
       return false;
     }
     this.tell({ type: "refresh", token: this.token });
@@ -531,11 +541,10 @@ class Connection {
 
   /** @param {Subscription} subscription @param {AbortSignal} signal */
   async readEvents(subscription, signal) {
-    const stop = new AbortController();
+    const stop = (subscription.stop = new AbortController());
     const isWanted = () => !signal.aborted && this.subscriptions.has(subscription) && !subscription.isOver && !subscription.error;
     const abort = () => stop.abort();
     signal.addEventListener("abort", abort);
-    subscription.signal?.addEventListener("abort", abort);
     for (let failures = 0; isWanted(); failures++) {
       try {
         if (await this.readAnswer(subscription, stop.signal)) failures = 0;
@@ -544,7 +553,7 @@ class Connection {
         if (error instanceof RealtimeError && !error.retry) return subscription.fail(error);
         this.say(false);
       }
-      if (isWanted()) await new Promise((resolve) => setTimeout(resolve, delay(failures)));
+      if (isWanted()) await pause(delay(failures));
     }
   }
 
@@ -579,6 +588,7 @@ class Connection {
       const events = text.split("\n\n");
       text = events.pop() ?? "";
       for (const event of events) found = takeEvent(subscription, event) || found;
+      while (subscription.waiting?.length > WINDOW && !signal.aborted) await pause(20); // its loop is slow
     }
   }
 
@@ -616,9 +626,12 @@ function takeEvent(subscription, event) {
 
 /** @param {number} status @param {string} [message] */
 function refusal(status, message = `The server answered ${status}.`) {
-  const codes = /** @type {Record<number, string>} */ ({ 401: "unauthorized", 403: "forbidden", 404: "not_found", 410: "gap" });
+  const codes = /** @type {Record<number, string>} */ ({ 401: "unauthorized", 403: "forbidden", 404: "not_found", 410: "gone" });
   return new RealtimeError(codes[status] ?? "refused", message, status >= 500 || status === 429 || status === 408);
 }
+
+/** @param {number} ms */
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Full jitter: not all come back at once. @param {number} failures */
 const delay = (failures) => Math.random() * Math.min(LONGEST, SHORTEST * 2 ** Math.min(failures, 10));
