@@ -36,16 +36,17 @@ SAMPLES = [
         "Streams a text paragraph by paragraph, then picks the sentences that say most about it.",
         {"file": "docs/explanation/how-it-works.md", "sentences": 5, "delayMs": 300},
     ),
+    Sample("tell-story", "Streams a text as a language model would.", {"delayMs": 120}),
     Sample(
         "stream-text",
-        "Streams a text word by word, as a language model would.",
+        "Streams words, one chunk each.",
         {"text": "The quick brown fox jumps over the lazy dog.", "delayMs": 300},
     ),
     Sample("multi-stream", "Writes three streams in turn.", {"count": 10, "delayMs": 300}),
     Sample(
         "wait-approval",
-        "Waits for a record of its input stream `approval`, at most a minute.",
-        {"mode": "input", "timeoutSeconds": 60},
+        "Waits until somebody approves, in another tab or on another machine.",
+        {"mode": "input", "timeoutSeconds": 3600},
     ),
     Sample("slow", "Sleeps. Cancel it and it wakes at once.", {"seconds": 20}),
     Sample("echo", "Gives its payload back.", {"hello": "world"}),
@@ -68,14 +69,13 @@ class TriggerForm(forms.Form):
         except NotJson as error:
             raise forms.ValidationError(str(error)) from error
 
-    def trigger(self) -> bool:
-        """Start the run. False when the task refuses the payload, which is an error of the form then."""
+    def trigger(self) -> str | None:
+        """Start the run; its id, or None when the task refuses the payload, which is an error of the form then."""
         try:
-            tasks.trigger(self.cleaned_data["task"], self.cleaned_data["payload"], tags=["demo"])
+            return tasks.trigger(self.cleaned_data["task"], self.cleaned_data["payload"], tags=["demo"]).id
         except RealtimeRunsError as error:
             self.add_error("payload", str(error))
-            return False
-        return True
+            return None
 
 
 def sample_forms(submitted: TriggerForm | None = None) -> list[tuple[Sample, TriggerForm]]:

@@ -1,67 +1,64 @@
-"""Runs as the pages show them: texts only, the same for the first rendering and for each update by JavaScript."""
+"""Runs in the words of the pages. What moves by itself on a page are the elements of `{% load realtime_runs %}`."""
 
 import json
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from django.urls import reverse
 
 from realtime_runs import runs
 from realtime_runs.display.elapsed import duration
 from realtime_runs.display.progress import read_progress
+from realtime_runs.display.text import showable
 from realtime_runs.packets import Packet, unpack
+from realtime_runs.statuses import FINAL, UNFINISHED, RunStatus
 
-LONGEST_TEXT = 50_000  # characters of a payload or output on a page
+LONGEST_TEXT: Final = 50_000  # characters of a payload or output on a page
 
 RealtimeRun = runs.RealtimeRun[Any, Any]
 
+# The columns of a board, and the statuses that belong into each.
+COLUMNS: Final = {
+    "Waiting": sorted(UNFINISHED - {RunStatus.EXECUTING, RunStatus.WAITING}),
+    "Running": [RunStatus.EXECUTING, RunStatus.WAITING],
+    "Finished": [RunStatus.COMPLETED],
+    "Stopped": sorted(FINAL - {RunStatus.COMPLETED}),
+}
+
 
 def summary(run: RealtimeRun) -> dict[str, Any]:
-    """A run in the list. `percentage` is None when the run does not say how far it is."""
+    """A run in a list."""
     progress = read_progress(run.metadata)
     return {
-        "id": run.id,
+        "run": run,
         "url": reverse("run", args=[run.id]),
-        "task": showable(run.task_identifier),
-        "status": str(run.status),
-        "statusLabel": str(run.status.label),
-        "isLive": not run.is_completed,
-        "tags": [showable(tag) for tag in run.tags],
-        "percentage": round(progress.percentage) if progress else None,
-        "progressText": progress.text if progress else "",
-        "note": note(run.metadata),
+        "task": showable(run.task_identifier, LONGEST_TEXT),
+        "tags": [(showable(tag, LONGEST_TEXT), reverse("board", args=[tag])) for tag in run.tags],
         "duration": duration(run),
-        "createdAt": moment(run.created_at),
+        "percentage": round(progress.percentage) if progress else None,
     }
 
 
 def detail(run: RealtimeRun) -> dict[str, Any]:
-    """A run on its own page: the summary and everything else as text; what there is not is empty."""
+    """A run on its own page; what there is not is empty."""
     return summary(run) | {
-        "startedAt": moment(run.started_at),
-        "finishedAt": moment(run.finished_at),
         "attempts": f"{run.attempt_count} of {run.max_attempts}",
-        "queue": showable(run.queue),
-        "version": str(run.version),
+        "streams": run.realtime_streams,
+        "is_approval": run.task_identifier == "wait-approval" and not run.is_completed,
+        "report": unpack(run.output_packet) if run.task_identifier == "import-airports" and run.is_success else None,
         "metadata": pretty(run.metadata) if run.metadata else "",
         "payload": packet_text(run.payload_packet),
         "output": packet_text(run.output_packet),
-        "errorMessage": showable(f"{run.error.name}: {run.error.message}") if run.error else "",
-        "stackTrace": showable(run.error.stack_trace) if run.error else "",
+        "error": showable(f"{run.error.name}: {run.error.message}", LONGEST_TEXT) if run.error else "",
+        "stack_trace": showable(run.error.stack_trace, LONGEST_TEXT) if run.error else "",
     }
 
 
-def moment(at: datetime | None) -> str:
-    """In a form that HTML's `datetime` and people can both read."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if at else ""
-
-
-def note(metadata: dict[str, Any]) -> str:
-    """What a run says about itself: its status, or else the item it is at."""
-    progress = metadata.get("progress")
-    item = progress.get("currentItem") if isinstance(progress, dict) else None
-    text = metadata.get("status", item)
-    return showable(text) if isinstance(text, str) else ""
+def columns(found: list[RealtimeRun]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """The board: name, statuses and runs of each column."""
+    return [
+        (name, " ".join(statuses), [summary(run) for run in found if run.status in statuses])
+        for name, statuses in COLUMNS.items()
+    ]
 
 
 def packet_text(packet: Packet) -> str:
@@ -69,10 +66,4 @@ def packet_text(packet: Packet) -> str:
 
 
 def pretty(value: Any) -> str:
-    return showable(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def showable(text: str) -> str:
-    """A text that fits on a page and into UTF-8: a task may leave half characters in what it returns or raises."""
-    text = text.encode(errors="replace").decode()
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}\n… ({len(text):,} characters in all)"
+    return showable(json.dumps(value, indent=2, ensure_ascii=False), LONGEST_TEXT)

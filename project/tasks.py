@@ -4,6 +4,7 @@ None is tried again after a failure, so that a failure can be seen. Payload fiel
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Self
 
@@ -86,6 +87,29 @@ async def stream_text(payload: TextRequest) -> dict[str, int]:
         await ai_output.aappend(word)
         await asyncio.sleep(payload.delay_ms / 1000)
     return {"chunks": len(words)}
+
+
+STORY = (
+    "A run is one execution of a task. While it works, everyone who may watch sees it live: its status, its progress, "
+    "and the words that it streams, each once and in order. Reload this page in the middle of a sentence, open it in a "
+    "second tab, or pull the plug for a moment: nothing is lost, and nothing comes twice."
+)
+
+
+class StoryRequest(Payload):
+    text: str = STORY
+    delay_ms: Milliseconds = Field(120, alias="delayMs")
+
+
+@task(id="tell-story", max_attempts=1)
+async def tell_story(payload: StoryRequest | None = None) -> dict[str, int]:
+    """Streams a text as a language model does: in pieces that make the text when they are joined."""
+    request = payload or StoryRequest()
+    pieces = re.findall(r"\s*\S+", request.text)
+    for piece in pieces:
+        await ai_output.aappend(piece)
+        await asyncio.sleep(request.delay_ms / 1000)
+    return {"pieces": len(pieces)}
 
 
 class StreamsRequest(Payload):

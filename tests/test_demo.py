@@ -9,6 +9,7 @@ import sqlite3
 from html.parser import HTMLParser
 
 import httpx
+import jwt
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -20,7 +21,7 @@ from django.urls import reverse
 from project import airports, summary
 from project.forms import SAMPLES
 from project.management.commands.demo import check_port, prepare_login
-from project.presentation import LONGEST_TEXT, showable
+from project.presentation import LONGEST_TEXT, pretty
 from realtime_runs import packets, runs, streams, tasks, wait
 from realtime_runs.exceptions import NotJson, PayloadInvalid
 from realtime_runs.models import Run
@@ -201,6 +202,12 @@ def test_progress_task_ends_with_the_last_item_and_status_completed():
 
 def chunks(run_id, key):
     return [*streams.read(run_id, key)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_told_story_is_its_pieces_joined():
+    handle = tasks.trigger("tell-story", {"text": "one two\n three.", "delayMs": 0})
+    assert chunks(handle, "ai-output") == ["one", " two", "\n three."]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -425,7 +432,7 @@ def test_a_run_that_does_not_exist_is_said_to(client, transactional_db):
     response = client.get("/runs/run_missing")
     assert response.status_code == 404
     assert "run_missing" in response.content.decode()
-    assert client.get("/runs/run_missing/updates").status_code == 404
+    assert client.get("/runs/run_missing/decision").status_code == 404
     assert client.post("/runs/run_missing/cancel").status_code == 404
 
 
@@ -446,10 +453,10 @@ def test_older_and_newer_lead_through_all_runs(client, transactional_db):
     assert Page(client.get("/" + newer).content.decode()).runs == ids[25:50]
 
 
-def test_trigger_starts_a_run_and_returns_to_the_list(client, transactional_db):
+def test_trigger_starts_a_run_and_leads_to_its_page(client, transactional_db):
     response = client.post("/trigger", {"task": "echo", "payload": '{"hello": "world"}'})
-    assert (response.status_code, response["Location"]) == (302, "/#latest")
     (run,) = runs.list().data
+    assert (response.status_code, response["Location"]) == (302, f"/runs/{run.id}")
     assert (run.task_identifier, run.payload, run.tags) == ("echo", {"hello": "world"}, ("demo",))
 
 
@@ -508,32 +515,55 @@ def test_a_task_that_has_no_button_cannot_be_started(client, transactional_db):
     assert not Run.objects.exists()
 
 
-def test_one_request_brings_all_shown_runs_up_to_date(client, delayed_run, failed_run):
-    response = client.get("/updates", {"id": [failed_run.id, "run_missing", delayed_run.id]})
-    failed, delayed = response.json()["runs"]
-    assert (failed["id"], failed["status"], failed["isLive"]) == (failed_run.id, "FAILED", False)
-    assert (delayed["id"], delayed["status"], delayed["isLive"]) == (delayed_run.id, "DELAYED", True)
-    assert delayed["tags"] == [HOSTILE]  # as text in JSON; the script sets it as text
-    assert response["Content-Type"] == "application/json"
+def test_a_board_shows_the_runs_of_its_tag_by_what_they_do(client, delayed_run, failed_run):
+    runs.add_tags(failed_run, ["a/b"])
+    html = client.get("/tags/a/b").content.decode()
+    assert Page(html).runs == [failed_run.id, ""]  # the second is the template of a card
+    stopped = html.index("Stopped")
+    assert stopped < html.index(failed_run.id)
+    assert client.get(f"/tags/{HOSTILE}").status_code == 200
+    assert client.get("/tags/" + "x" * 129).status_code in (200, 400)
 
 
-def test_updates_tell_how_far_a_run_is(client, transactional_db):
-    progress = {"current": 1200, "total": 3376, "percentage": 36}
-    handle = tasks.trigger("echo", 1, metadata={"progress": progress, "status": "Reading"}, delay="1h")
-    (run,) = client.get("/updates", {"id": handle.id}).json()["runs"]
-    assert (run["percentage"], run["progressText"], run["note"]) == (36, "1,200 of 3,376", "Reading")
+@pytest.mark.parametrize(
+    ("page", "scopes"),
+    [("/", ["read:runs"]), ("/runs/{}", ["read:runs:{}"]), ("/tags/a", ["read:tags:a"])],
+)
+def test_a_page_gets_a_token_for_what_it_shows_and_another_one_later(client, delayed_run, page, scopes):
+    html = client.get(page.format(delayed_run.id)).content.decode()
+    (meta,) = re.findall(r'<meta name="realtime-runs"[^>]*>', html)
+    token, refresh = re.search('data-token="([^"]+)"', meta)[1], re.search('data-refresh="([^"]+)"', meta)[1]
+    assert client.get(refresh).status_code == 405
+    later = client.post(refresh).json()["token"]
+    for given in (token, later):
+        claims = jwt.decode(given, options={"verify_signature": False})
+        assert claims["scopes"] == [scope.format(delayed_run.id) for scope in scopes]
+    assert Client(enforce_csrf_checks=True).post(refresh).status_code == 403
 
 
-def test_run_updates_bring_every_field_that_the_page_shows(client, failed_run):
-    html = client.get(f"/runs/{failed_run.id}").content.decode()
-    (run,) = client.get(f"/runs/{failed_run.id}/updates").json()["runs"]
-    assert set(re.findall(r'data-(?:field|if)="(\w+)"', html)) <= set(run)
-    assert run["errorMessage"] == f"RuntimeError: {HOSTILE}"
+@pytest.mark.parametrize(("button", "approved"), [("approve", True), ("reject", False)])
+def test_a_decision_reaches_the_task_that_waits_for_it(client, working, eventually, button, approved):
+    working()
+    handle = tasks.trigger("wait-approval", {})
+    page = f"/runs/{handle.id}/decision"
+    assert "Approve" in client.get(page).content.decode()
+    assert client.post(page, {button: "1"}).status_code == 200
+    eventually(lambda: runs.retrieve(handle.id).is_completed)
+    assert output_of(runs.retrieve(handle.id)) == {"approval": {"approved": approved}}
+    assert "does not wait any more" in client.post(page, {button: "1"}).content.decode()
+
+
+def test_the_page_of_an_import_lists_what_was_rejected(client, transactional_db):
+    handle = tasks.trigger("import-airports", {"delayMs": 0})
+    html = client.get(f"/runs/{handle.id}").content.decode()
+    assert "3356 of 3376 airports accepted" in html
+    assert "no city; no state; country &#x27;Thailand&#x27; is not USA" in html
+    assert html.count("<tr>") == 21
 
 
 def test_text_that_is_no_utf8_or_endless_is_still_shown():
-    assert showable("half \ud83d") == "half ?"
-    assert len(showable("x" * 10 * LONGEST_TEXT)) < LONGEST_TEXT + 100
+    assert pretty("half \ud83d") == '"half \N{REPLACEMENT CHARACTER}"'
+    assert len(pretty("x" * 10 * LONGEST_TEXT)) == LONGEST_TEXT
 
 
 # the command
@@ -606,15 +636,14 @@ def test_demo_serves_runs_and_ends(start_process, free_standing, eventually, num
 
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as browser:
         eventually(lambda: reaches(browser))
-        for path in ("/static/project/runs.css", "/static/project/runs.js", "/static/admin/css/base.css"):
+        for path in ("/static/project/runs.css", "/static/project/fresh.js", "/static/admin/css/base.css"):
             assert browser.get(path).status_code == 200, path
-        assert browser.get("/static/project/runs.js").headers["content-type"].startswith("text/javascript")
+        assert browser.get("/static/project/fresh.js").headers["content-type"].startswith("text/javascript")
 
         start = {"task": "echo", "payload": '"hi"', "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-        page = Page(browser.post("/trigger", data=start).text)
-        updates = f"/runs/{page.runs[0]}/updates"
-        eventually(lambda: browser.get(updates).json()["runs"][0]["status"] == "COMPLETED")
-        assert browser.get(updates).json()["runs"][0]["output"] == '"hi"'
+        page = browser.post("/trigger", data=start).url
+        eventually(lambda: 'data-status="COMPLETED"' in browser.get(page).text)
+        assert "&quot;hi&quot;" in browser.get(page).text
 
         browser.get("/admin/login/")
         login = {"username": "admin", "password": "admin", "csrfmiddlewaretoken": browser.cookies["csrftoken"]}

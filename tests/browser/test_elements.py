@@ -288,6 +288,19 @@ def test_a_lost_connection_is_shown_after_a_while_and_made_up_for(server: WebSer
     expect(status).to_have_attribute("data-state", "live")
 
 
+def test_a_page_may_configure_the_client_when_elements_follow_already(server: WebServer, page: Page) -> None:
+    run_id = t.echo.trigger(1).id
+    batch_id = batch.trigger([{"task": "t-echo"}]).id
+    show(page, server, run_id, batch_id=batch_id)
+    expect(page.locator("run-status")).to_have_attribute("data-state", "live")
+    page.evaluate("import('/static/realtime_runs/client.js').then((client) => client.configure({ base: '/' }))")
+    enter(run_id, RunStatus.EXECUTING)
+    write(run_id, "words")
+    expect(page.locator("run-status")).to_have_text("Executing")
+    expect(page.get_by_role("log")).to_have_text("words")
+    expect(page.locator("[data-state=refused]")).to_have_count(0)
+
+
 def test_elements_that_a_script_makes_are_filled(server: WebServer, page: Page) -> None:
     run_id = t.echo.trigger(1, metadata={"progress": {"current": 1, "total": 2}}).id
     write(run_id, "words")
@@ -327,7 +340,7 @@ METADATA: list[Any] = [
 
 def test_words_are_those_of_the_server(server: WebServer, page: Page) -> None:
     show(page, server)
-    module = "import('/static/realtime_runs/elements.js')"
+    module = "import('/static/realtime_runs/words.js')"
     labels = page.evaluate(f"(all) => {module}.then((its) => all.map(its.label))", RunStatus.values)
     assert labels == [str(status.label) for status in RunStatus]
     found = page.evaluate(
@@ -349,7 +362,6 @@ def test_all_elements_are_accessible(
     visitor: Callable[..., Pages],
     scheme: str,
     accessible: Callable[[Page], None],
-    picture: Callable[..., None],
 ) -> None:
     somebody = visitor(color_scheme=scheme, viewport={"width": 640, "height": 720})
     log_in(somebody.context, server, staff)
@@ -366,4 +378,3 @@ def test_all_elements_are_accessible(
     expect(page.locator("run-status[data-state=live]")).to_have_count(4)
     page.evaluate("document.documentElement.style.background = 'Canvas'")  # axe does not know what is behind a page
     accessible(page)
-    picture(page, f"elements-{scheme}")

@@ -31,8 +31,12 @@ export class RealtimeError extends Error {
 }
 
 // A page may have loaded this file twice, under its plain and under its hashed name. They share one socket.
-/** @type {{options: Options | null, connection: Connection | null}} */
-const page = (/** @type {any} */ (globalThis)[Symbol.for("realtime_runs")] ??= { options: null, connection: null });
+/** @type {{options: Options | null, connection: Connection | null, listeners: Set<(isConnected: boolean) => void>}} */
+const page = (/** @type {any} */ (globalThis)[Symbol.for("realtime_runs")] ??= {
+  options: null,
+  connection: null,
+  listeners: new Set(),
+});
 
 /**
  * `base`: the path or address below which the app is included, "/" by default. `accessToken`: a public token; without
@@ -88,8 +92,8 @@ export const sendInput = (run, input, data) => connection().sendInput(run, input
 
 /** Tells whether the server is reached, at each change. @param {(isConnected: boolean) => void} listener @returns {() => void} stops it */
 export function onConnectionChange(listener) {
-  connection().listeners.add(listener);
-  return () => connection().listeners.delete(listener);
+  page.listeners.add(listener);
+  return () => page.listeners.delete(listener);
 }
 
 const path = encodeURIComponent;
@@ -291,8 +295,6 @@ class Chunks extends Subscription {
 // -- how it comes -----------------------------------------------------------------------------------------------------
 
 class Connection {
-  /** @type {Set<(isConnected: boolean) => void>} */
-  listeners = new Set();
   /** @type {Set<Subscription>} */
   subscriptions = new Set();
   /** @type {Map<number, Subscription>} */
@@ -504,7 +506,7 @@ class Connection {
 
   /** @param {boolean} isConnected */
   say(isConnected) {
-    for (const listener of this.listeners) listener(isConnected);
+    for (const listener of page.listeners) listener(isConnected);
   }
 
   // -- the token

@@ -7,169 +7,16 @@
  * "disconnected" (for some seconds: what is shown may be old), "over" or "refused".
  */
 
-import { onConnectionChange, readStream, subscribeToBatch, subscribeToRun } from "./client.js";
+import { readStream, subscribeToBatch } from "./client.js";
+import { Watch } from "./watching.js";
+import { FINAL, count, label, readNote, readProgress } from "./words.js";
 
 /** @typedef {Record<string, any>} Run the run object of the HTTP API */
 
-const FINAL = new Set(["COMPLETED", "CANCELED", "FAILED", "CRASHED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT"]);
 const WITHOUT_FAILURE = new Set(["COMPLETED", "CANCELED"]);
-const LINGER = 1000; // ms that a subscription outlives its last element: fragments of pages are replaced by new ones
-const DISCONNECTED_AFTER = 5000; // ms
 const MOST_CHARACTERS = 256 * 1024; // of a stream on the page
 const NODE_CHARACTERS = 4096;
 const NEAR_END = 24; // px
-
-// -- words, as the server says them -----------------------------------------------------------------------------------
-
-/** @param {string} status */
-export const label = (status) =>
-  status.toLowerCase().replace(/_/g, " ").replace(/\b[a-z]/g, (letter) => letter.toUpperCase());
-
-const number = (value) => (typeof value === "number" && Math.abs(value) < 1e15 ? value : null);
-const amount = (value) => value.toLocaleString("en-US", { maximumSignificantDigits: 10 });
-const count = (value) => value.toLocaleString("en-US");
-const clamp = (value) => Math.min(Math.max(value, 0), 100);
-
-/**
- * How far a run is by its metadata; null when it does not say so in a form that is understood.
- * @param {Record<string, any>} metadata
- * @returns {{percentage: number, text: string} | null}
- */
-export function readProgress(metadata) {
-  const progress = metadata.progress;
-  if (progress !== null && typeof progress === "object" && !Array.isArray(progress)) {
-    const [current, total] = [number(progress.current), number(progress.total)];
-    const percentage = number(progress.percentage);
-    if (current === null || total === null || total <= 0) {
-      return percentage === null ? null : { percentage: clamp(percentage), text: "" };
-    }
-    return {
-      percentage: clamp(percentage ?? (100 * current) / total),
-      text: `${amount(current)} of ${amount(total)}`,
-    };
-  }
-  const value = number(progress);
-  return value === null ? null : { percentage: clamp(value > 1 ? value : 100 * value), text: "" };
-}
-
-/** What a run says about itself. @param {Record<string, any>} metadata */
-export function readNote(metadata) {
-  const note = "status" in metadata ? metadata.status : metadata.progress?.currentItem;
-  if (typeof note !== "string") return "";
-  return note.length > 200 ? `${note.slice(0, 199)}…` : note;
-}
-
-// -- what elements of one run share -----------------------------------------------------------------------------------
-
-/** @type {Map<string, Watch>} */
-const watches = new Map();
-
-class Watch {
-  /** @type {Set<RunElement>} */
-  elements = new Set();
-  /** @type {Run | null} */
-  run = null;
-  state = "";
-  status = "";
-  stop = new AbortController();
-
-  /** @param {string} id */
-  static of(id) {
-    if (!watches.has(id)) watches.set(id, new Watch(id));
-    return watches.get(id);
-  }
-
-  /** @param {string} id */
-  constructor(id) {
-    this.id = id;
-    this.follow();
-  }
-
-  /** @param {RunElement} element */
-  add(element) {
-    this.elements.add(element);
-    this.status ||= element.dataset.status ?? "";
-    if (this.run) element.take(this.run);
-    if (this.state) element.dataset.state = this.state;
-  }
-
-  /** @param {RunElement} element */
-  remove(element) {
-    this.elements.delete(element);
-    setTimeout(() => {
-      if (this.elements.size || watches.get(this.id) !== this) return;
-      watches.delete(this.id);
-      this.stop.abort();
-    }, LINGER);
-  }
-
-  async follow() {
-    try {
-      for await (const run of subscribeToRun(this.id, { signal: this.stop.signal })) this.take(run);
-      this.say("over");
-    } catch {
-      this.say("refused"); // what the server has rendered stays
-    }
-  }
-
-  /** @param {Run} run */
-  take(run) {
-    this.run = run;
-    this.say("live");
-    const isNews = this.status && this.status !== run.status;
-    this.status = run.status;
-    for (const element of [...this.elements]) element.take(run);
-    if (isNews && [...this.elements].some((one) => !one.closest("[data-realtime-runs-quiet]"))) {
-      announce(`${run.taskIdentifier}: ${label(run.status)}`);
-    }
-  }
-
-  /** @param {string} state */
-  say(state) {
-    this.state = state;
-    for (const element of this.elements) element.dataset.state = state;
-  }
-}
-
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let lost;
-
-/** @param {string} before @param {string} after */
-function restate(before, after) {
-  const elements = document.querySelectorAll(`:is(${Object.keys(ELEMENTS).join()})[data-state="${before}"]`);
-  for (const element of elements) element.setAttribute("data-state", after);
-}
-
-onConnectionChange((isConnected) => {
-  if (isConnected) {
-    clearTimeout(lost);
-    lost = undefined;
-    restate("disconnected", "live");
-  } else {
-    lost ??= setTimeout(() => restate("live", "disconnected"), DISCONNECTED_AFTER);
-  }
-});
-
-/** One region for all elements: many of them would speak at the same time. */
-const announcer = document.createElement("div");
-announcer.className = "realtime-runs-announcer";
-announcer.role = "status";
-/** @type {string[]} */
-let news = [];
-
-/** @param {string} text */
-function announce(text) {
-  if (!announcer.isConnected) document.body.append(announcer);
-  if (!news.length) {
-    setTimeout(() => {
-      announcer.textContent = news.slice(-5).join(". ");
-      news = [];
-    }, 200);
-  }
-  news.push(text);
-}
-
-// -- elements ---------------------------------------------------------------------------------------------------------
 
 class LiveElement extends HTMLElement {
   /** The part of this name, made where the server has rendered none. @param {string} name @param {string} tag */
@@ -329,8 +176,10 @@ class RunStream extends LiveElement {
       if (signal.aborted) return;
       this.dataset.end = chunks.endReason ?? "closed";
       this.dataset.state = "over";
-    } catch {
-      if (!signal.aborted) this.dataset.state = "refused";
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error.code === "closed") return this.read(id, signal); // the page has configured the client meanwhile
+      this.dataset.state = "refused";
     }
   }
 
@@ -391,8 +240,10 @@ class BatchProgress extends LiveElement {
         this.dataset.state = "over";
         return;
       }
-    } catch {
-      if (!signal.aborted) this.dataset.state = "refused";
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error.code === "closed") return this.read(id, signal); // the page has configured the client meanwhile
+      this.dataset.state = "refused";
     }
   }
 

@@ -1,0 +1,184 @@
+"""Somebody clicks through the demo: what they see on each page, on a real server with a worker inside."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from project.forms import SAMPLES
+from project.tasks import STORY
+from realtime_runs import tasks
+from tests.browser.conftest import PHONE, Pages
+from tests.conftest import Process, WebServer
+
+Check = Callable[[Page], None]
+Picture = Callable[..., None]
+
+
+@pytest.fixture
+def demo(server: WebServer, nobody_executes: None) -> WebServer:
+    return server
+
+
+def start(page: Page, demo: WebServer, task: str, payload: str = "") -> None:
+    """Press the button of a task, with another payload if one is given."""
+    page.goto(demo.url)
+    card = page.locator(".sample").filter(has=page.get_by_role("heading", name=task, exact=True))
+    if payload:
+        card.get_by_text("Payload", exact=True).click()
+        card.get_by_role("textbox").fill(payload)
+    card.get_by_role("button").click()
+    page.wait_for_url("**/runs/run_*")
+
+
+def percentages(page: Page) -> None:
+    """Collect each value that the bar ever has."""
+    page.evaluate(
+        """() => {
+          globalThis.values = [];
+          const bar = document.querySelector("progress");
+          new MutationObserver(() => values.push(bar.value)).observe(bar, { attributes: true });
+        }"""
+    )
+
+
+def test_an_import_shows_rising_progress_and_then_what_was_rejected(
+    demo: WebServer, page: Page, accessible: Check, picture: Picture
+) -> None:
+    start(page, demo, "import-airports", '{"delayMs": 30}')
+    percentages(page)
+    expect(page.locator("run-status")).to_have_text("Executing")
+    accessible(page)
+    expect(page.locator("run-status")).to_have_text("Completed", timeout=15_000)
+    values = page.evaluate("values")
+    assert values == sorted(values)
+    assert len(set(values)) > 3
+    expect(page.get_by_text("3356 of 3376 airports accepted")).to_be_visible()
+    expect(page.get_by_role("row")).to_have_count(21)
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    accessible(page)
+    picture(page, "demo-import")
+
+
+def test_text_appears_word_by_word_and_is_whole_though_the_page_is_loaded_again_and_in_two_tabs(
+    demo: WebServer, pages: Pages, accessible: Check, picture: Picture
+) -> None:
+    page = pages.context.new_page()
+    start(page, demo, "tell-story", '{"delayMs": 60}')
+    text = page.get_by_role("log")
+    expect(text).to_contain_text("execution of a task")
+    assert text.inner_text() != STORY
+    page.reload()
+    expect(text).to_contain_text("execution of a task")
+    other = pages.context.new_page()
+    other.goto(page.url)
+    expect(text).to_contain_text("its progress,")
+    picture(page, "demo-stream")
+    for tab in (page, other):
+        expect(tab.get_by_role("log")).to_have_text(STORY, timeout=15_000)
+        expect(tab.locator("run-status")).to_have_text("Completed")
+    accessible(page)
+
+
+def test_who_waits_goes_on_when_somebody_approves_in_a_second_tab(
+    demo: WebServer, pages: Pages, accessible: Check, picture: Picture
+) -> None:
+    page = pages.context.new_page()
+    start(page, demo, "wait-approval")
+    expect(page.locator("run-status")).to_have_text("Waiting")
+    with pages.context.expect_page() as opened:
+        page.get_by_role("link", name="Decide in a new tab").click()
+    other = opened.value
+    accessible(other)
+    picture(other, "demo-approval", clip={"x": 0, "y": 0, "width": 1100, "height": 340})
+    other.get_by_role("button", name="Approve").click()
+    expect(other.get_by_text("You have approved it.")).to_be_visible()
+    expect(page.locator("run-status")).to_have_text("Completed")
+    expect(page.get_by_label("Output", exact=True)).to_contain_text('"approved": true')
+    expect(page.get_by_role("link", name="Decide in a new tab")).to_have_count(0)
+
+
+def test_a_canceled_run_stops_on_the_list_and_on_its_page(demo: WebServer, pages: Pages, accessible: Check) -> None:
+    page = pages.context.new_page()
+    start(page, demo, "slow", '{"seconds": 600}')
+    expect(page.locator("run-status")).to_have_text("Executing")
+    listed = pages.context.new_page()
+    listed.goto(demo.url)
+    row = listed.locator(".run").first
+    row.get_by_role("button", name="Cancel slow").click()
+    expect(row.locator("run-status")).to_have_text("Canceled")
+    expect(page.locator("run-status")).to_have_text("Canceled")
+    accessible(listed)
+
+
+def test_cards_move_over_the_board_as_runs_change_and_new_ones_appear(
+    demo: WebServer, page: Page, accessible: Check, picture: Picture
+) -> None:
+    tasks.trigger("echo", 1, tags=["demo"], delay="1h")
+    tasks.trigger("fail", {}, tags=["demo"])
+    page.goto(f"{demo.url}/tags/demo")
+    columns = {
+        name: page.locator(".column").filter(has_text=name) for name in ("Waiting", "Running", "Finished", "Stopped")
+    }
+    expect(columns["Waiting"].get_by_role("listitem")).to_have_count(1)
+    handle = tasks.trigger("progress-task", {"items": ["a", "b", "c"], "delayMs": 500}, tags=["demo"])
+    expect(columns["Running"].get_by_role("link", name="progress-task")).to_be_visible()
+    expect(columns["Stopped"].get_by_role("link", name="fail")).to_be_visible()
+    accessible(page)
+    picture(page, "demo-board", clip={"x": 0, "y": 0, "width": 1100, "height": 400})
+    expect(columns["Finished"].get_by_role("link", name="progress-task")).to_be_visible()
+    expect(columns["Finished"].locator("[data-count]")).to_have_text("1")
+    page.get_by_role("link", name="progress-task").click()
+    expect(page).to_have_url(f"{demo.url}/runs/{handle.id}")
+
+
+def test_a_server_that_restarts_in_the_middle_is_found_again_and_the_text_is_whole(
+    asgi_server: Callable[..., WebServer], worker: Callable[..., Process], nobody_executes: None, pages: Pages
+) -> None:
+    elsewhere = "tests.tasks_live.WorkElsewhere"
+    server = asgi_server("daphne", BACKEND=elsewhere)
+    worker()
+    pages.expected = ["ERR_", "WebSocket connection to"]
+    page = pages.context.new_page()
+    start(page, server, "tell-story", '{"delayMs": 100}')
+    expect(page.get_by_role("log")).to_contain_text("execution of a task")
+    server.process.kill9()
+    asgi_server("daphne", port=server.port, BACKEND=elsewhere)
+    expect(page.get_by_role("log")).to_have_text(STORY, timeout=20_000)
+    expect(page.locator("run-status")).to_have_text("Completed")
+    expect(page.get_by_label("Output", exact=True)).to_contain_text("pieces")
+
+
+def test_each_button_starts_its_task(demo: WebServer, page: Page) -> None:
+    for sample in SAMPLES:
+        start(page, demo, sample.task)
+        expect(page.get_by_role("heading", level=1)).to_contain_text(sample.task)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible_in_both_colours_and_fit_on_a_phone(
+    demo: WebServer, visitor: Callable[..., Pages], accessible: Check, picture: Picture, scheme: str
+) -> None:
+    failed = tasks.trigger("fail", {"message": "a long message " * 20}, tags=["demo", "x" * 128])
+    tasks.trigger("progress-task", {"items": ["a", "b"], "delayMs": 60_000}, tags=["demo"])
+    pages = visitor(viewport=PHONE, color_scheme=scheme)
+    pages.expected = ["404 (Not Found)"]  # of the page that says so
+    page = pages.context.new_page()
+    for path in ("/", f"/runs/{failed.id}", f"/runs/{failed.id}/decision", "/tags/demo", "/runs/run_none"):
+        page.goto(f"{demo.url}{path}")
+        if path == f"/runs/{failed.id}":
+            expect(page.locator("run-status")).to_have_text("Failed")
+        accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    page.set_viewport_size({"width": 1100, "height": 1300})
+    page.goto(demo.url)
+    if scheme == "light":
+        picture(page, "demo-home")
+
+
+def test_without_javascript_pages_show_and_forms_work(demo: WebServer, visitor: Callable[..., Pages]) -> None:
+    page = visitor(java_script_enabled=False).context.new_page()
+    start(page, demo, "slow", '{"seconds": 600}')
+    page.reload()
+    page.get_by_role("button", name="Cancel slow").click()
+    expect(page.locator("run-status")).to_have_text("Canceled")
