@@ -35,6 +35,13 @@ ARGUMENTS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a page does with what it is sent is the same with every database; the demo is clicked through on each."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name != "test_demo.py":
+            item.add_marker(pytest.mark.sqlite)
+
+
 @pytest.fixture(autouse=True)
 def _queries_beside_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Playwright runs an event loop in the thread of the tests, in which Django would refuse queries."""
