@@ -6,6 +6,7 @@ Ids are not cursors of any feed: the clock that makes them belongs to one host.
 
 import secrets
 import time
+from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TIME_DIGITS = 9  # milliseconds in base 36: enough until the year 5188
@@ -27,6 +28,11 @@ def _new(prefix: str) -> str:
 
 def new_run_id() -> str:
     return _new("run_")
+
+
+def earliest_run_id(at: datetime) -> str:
+    """No run whose id was made then, or later, has a lower one."""
+    return "run_" + _base36(max(0, int(at.timestamp() * 1000)), _TIME_DIGITS)
 
 
 def new_batch_id() -> str:

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from django.db import models
@@ -16,6 +17,17 @@ from realtime_runs.statuses import ENTERED_FROM, FINAL, LEASED, UNFINISHED, RunS
 _QUEUED = RunStatus.QUEUED.value
 _LEASED = sorted(status.value for status in LEASED)
 _FINAL = sorted(status.value for status in FINAL)
+
+
+_KEY_START = 64  # characters
+
+
+class KeyStart(models.Func):
+    """The first characters of an idempotency key. Their number is no parameter, or SQLite would not see its index."""
+
+    template = f"SUBSTR(%(expressions)s, 1, {_KEY_START})"
+    output_field = models.TextField()
+    arity = 1
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -64,6 +76,16 @@ class RunQuerySet(models.QuerySet["Run"]):
         for name in names:
             found = found.filter(tags=name)
         return found
+
+    def with_idempotency_key(self, key: str) -> Self:
+        """Runs that show this key, also those that do not hold it any more."""
+        found = self.alias(key_start=KeyStart("idempotency_key")).filter(key_start=key[:_KEY_START])
+        # With `=`, SQLite would put the key into SUBSTR too, and not see its index.
+        return found.exclude(idempotency_key="").filter(idempotency_key__gte=key, idempotency_key__lte=key)
+
+    def failed_since(self, at: datetime) -> Self:
+        """Runs that ended with an error since then, newest first."""
+        return self.exclude(error="").filter(finished_at__gte=at).order_by("-finished_at")
 
     def tagged_any(self, names: Sequence[str]) -> Self:
         return self.filter(pk__in=RunTag.objects.filter(tag__in=names).values("run"))
@@ -183,6 +205,9 @@ class Run(models.Model):
             models.Index(fields=["created_at"], name="run_created_idx"),
             models.Index(fields=["status", "id"], name="run_status_idx"),
             models.Index(fields=["task", "id"], name="run_task_idx"),
+            # What people search for. A whole key may be longer than an index of PostgreSQL takes.
+            models.Index(KeyStart("idempotency_key"), "id", name="run_key_idx", condition=~Q(idempotency_key="")),
+            models.Index(fields=["finished_at"], name="run_failed_idx", condition=~Q(error="")),  # failed_since()
         ]
 
     def __str__(self) -> str:

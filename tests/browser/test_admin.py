@@ -1,0 +1,238 @@
+"""The admin in a browser, on a real server with a worker inside, under a strict Content-Security-Policy."""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Page, Route, expect
+
+from realtime_runs import runs, tasks, wait
+from realtime_runs.statuses import RunStatus
+from tests.browser.conftest import PHONE, Pages, log_in
+from tests.conftest import WebServer
+from tests.urls import STRICT
+
+RUNS = "/admin/realtime_runs/run/"
+HOSTILE = "</pre></textarea><script>alert(1)</script><img src=x onerror=alert(1)>"
+SOON = 15_000
+
+pytestmark = pytest.mark.usefixtures("nobody_executes")
+
+
+def strict(route: Route) -> None:
+    if route.request.resource_type != "document":
+        route.continue_()
+        return
+    response = route.fetch(max_redirects=0)
+    route.fulfill(response=response, headers={**response.headers, "content-security-policy": STRICT})
+
+
+@pytest.fixture
+def pages(server: WebServer, pages: Pages) -> Pages:
+    log_in(pages.context, server, User.objects.create_superuser("ann"))
+    pages.context.route("**/admin/**", strict)
+    without_icon(pages)
+    return pages
+
+
+def without_icon(pages: Pages) -> None:
+    """Django's admin has none, and a browser looks for one."""
+    pages.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+
+
+@pytest.fixture
+def address(server: WebServer) -> Callable[..., str]:
+    """`address()` of the list, `address(run_id, "replay")` of a page of a run, `address("overview")`."""
+
+    def build(run_id: str = "", page: str = "") -> str:
+        return f"{server.url}{RUNS}" + (f"{run_id.replace('_', '_5F')}/" if run_id else "") + (f"{page}/" if page else "")
+
+    return build
+
+
+def mark(page: Page) -> None:
+    """So that a test sees that the page was not loaded again."""
+    page.evaluate("window.isTheSamePage = true")
+
+
+def assert_same(page: Page) -> None:
+    assert page.evaluate("window.isTheSamePage === true")
+
+
+def badge(page: Page) -> "object":
+    return page.locator(".rr-head run-status [part=label]")
+
+
+def test_the_list_moves_in_place(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None], picture: Callable[..., None]
+) -> None:
+    tasks.trigger("fail", {"message": HOSTILE}, tags=["import", "user:7"])
+    first = tasks.trigger("progress-task", {"items": [f"row {n}" for n in range(40)], "delayMs": 100}, tags=["import"])
+    page.goto(address())
+    mark(page)
+    row = page.locator("#result_list tr", has_text=first.id)
+    expect(row.locator("run-status")).to_have_text("Executing", timeout=SOON)
+    expect(row.locator("[part=amount]")).to_have_text(re.compile(r"\d+ of 40"))
+    picture(page, "admin-runs")
+    expect(page.locator("[data-count=failed]")).to_have_text("1", timeout=SOON)
+    second = tasks.trigger("echo", 1)
+    expect(page.locator("#rr-new")).to_have_text("1 new run: show", timeout=SOON)
+    expect(page.locator("#result_list")).not_to_contain_text(second.id)  # rows do not jump
+    expect(row.locator("run-status")).to_have_text("Completed", timeout=SOON)
+    expect(row.locator("[part=percentage]")).to_have_text("100%")
+    expect(row.locator(".rr-duration")).to_have_text(re.compile(r"^\d+\.\d+ s$"))
+    assert_same(page)
+    accessible(page)
+    page.locator("#rr-new").click()
+    expect(page.locator("#result_list")).to_contain_text(second.id)
+    page.get_by_label("Tag", exact=True).fill("user:7")
+    page.get_by_label("Tag", exact=True).press("Enter")
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    page.locator("#searchbar").fill(first.id)
+    page.locator("#searchbar").press("Enter")
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    expect(page.locator("#result_list")).to_contain_text(first.id)
+
+
+def test_the_page_of_a_run_goes_live_to_its_end(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None], picture: Callable[..., None]
+) -> None:
+    run = tasks.trigger("multi-stream", {"count": 30, "delayMs": 100}, tags=["import"])
+    page.goto(address(run.id, "change"))
+    mark(page)
+    events = page.locator("#rr-events")
+    events.locator("summary").click()
+    events.locator("summary").focus()
+    expect(badge(page)).to_have_text("Executing", timeout=SOON)
+    text = page.locator('run-stream[key="ai-output"] [part=text]')
+    expect(text).to_contain_text("token-3", timeout=SOON)
+    picture(page, "admin-run")
+    expect(text).to_contain_text("token-29", timeout=SOON)
+    expect(badge(page)).to_have_text("Completed", timeout=SOON)
+    expect(page.locator("#rr-output")).to_contain_text('"count": 30', timeout=SOON)
+    expect(events.locator("tbody tr")).to_have_count(3)
+    expect(page.locator("#rr-timeline rect.rr-executing")).to_have_count(1)
+    assert events.evaluate("details => details.open && details.contains(document.activeElement)")
+    assert text.inner_text().count("token-7") == 1
+    assert_same(page)
+    accessible(page)
+
+
+def test_a_failed_run_shows_what_its_task_wrote_as_text(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None], eventually: Callable[..., object]
+) -> None:
+    run = tasks.trigger("fail", {"message": HOSTILE}, metadata={HOSTILE: {"progress": [HOSTILE]}}, tags=["<b>x</b>"])
+    eventually(lambda: runs.retrieve(run).is_completed)
+    page.goto(address(run.id, "change"))
+    expect(page.locator(".rr-message")).to_have_text(HOSTILE)
+    expect(page.locator("#rr-payload")).to_contain_text(HOSTILE)
+    expect(page.locator("#rr-metadata")).to_contain_text(HOSTILE)
+    expect(page.locator(".rr-tag")).to_have_text("<b>x</b>")
+    accessible(page)
+
+
+def test_a_run_is_cancelled_and_replayed_by_keyboard(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None]
+) -> None:
+    run = tasks.trigger("slow", {"seconds": 60})
+    page.goto(address(run.id, "change"))
+    expect(badge(page)).to_have_text("Executing", timeout=SOON)
+    page.get_by_role("link", name="Cancel").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Cancel this run?").wait_for()
+    accessible(page)
+    page.get_by_role("button", name="Yes, cancel the run").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("The run is canceled.").wait_for()
+    expect(badge(page)).to_have_text("Canceled", timeout=SOON)
+    expect(page.get_by_role("link", name="Cancel")).to_have_count(0)
+    page.get_by_role("link", name="Replay").click()
+    payload = page.get_by_label("Payload")
+    payload.fill('{"seconds": "long"}')
+    page.get_by_role("button", name="Start the new run").click()
+    expect(page.get_by_role("alert")).to_contain_text("seconds: Input should be a valid number")
+    expect(payload).to_have_value('{"seconds": "long"}')
+    accessible(page)
+    payload.fill('{"seconds": 0}')
+    page.get_by_role("button", name="Start the new run").click()
+    page.get_by_text("This is the new run").wait_for()
+    expect(badge(page)).to_have_text("Completed", timeout=SOON)
+    assert run.id not in page.locator(".rr-head").inner_text()
+
+
+def test_a_run_that_waits_gets_its_input_and_its_wait_token(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None]
+) -> None:
+    run = tasks.trigger("wait-approval", {"mode": "input"})
+    page.goto(address(run.id, "change"))
+    expect(badge(page)).to_have_text("Waiting", timeout=SOON)
+    page.get_by_role("link", name="Send input").click()
+    page.get_by_label("Input stream").fill("approval")
+    page.get_by_label("Data, as JSON").fill('{"approved": true}')
+    accessible(page)
+    page.get_by_role("button", name="Send").click()
+    expect(badge(page)).to_have_text("Completed", timeout=SOON)
+    expect(page.locator("#rr-output")).to_contain_text('"approved": true', timeout=SOON)
+
+    token = wait.create_token()
+    run = tasks.trigger("wait-approval", {"mode": "token", "tokenId": token.id})
+    page.goto(address(run.id, "change"))
+    expect(badge(page)).to_have_text("Waiting", timeout=SOON)
+    page.get_by_role("link", name="Complete a wait token").click()
+    expect(page.get_by_label("Wait token")).to_have_value(token.id)
+    page.get_by_label("Output, as JSON").fill('"yes"')
+    page.get_by_role("button", name="Complete").click()
+    expect(badge(page)).to_have_text("Completed", timeout=SOON)
+    assert runs.retrieve(run).output == {"approval": "yes"}
+
+
+def test_the_overview_draws_what_happened_and_renews_itself(
+    page: Page, address: Callable[..., str], accessible: Callable[[Page], None], picture: Callable[..., None]
+) -> None:
+    for number in range(12):
+        tasks.trigger("fail" if number % 3 == 0 else "echo", {"message": f"no row {number}"})
+    page.goto(address("", "overview"))
+    mark(page)
+    expect(page.locator("section", has_text="Runs by minute").locator("rect")).not_to_have_count(0, timeout=SOON)
+    page.locator("#rr-volume summary").click()
+    expect(page.locator("section", has_text="Why runs fail")).to_contain_text("RuntimeError", timeout=SOON)
+    expect(page.locator("section", has_text="Queue delay").locator("circle")).not_to_have_count(0, timeout=SOON)
+    run = tasks.trigger("slow", {"seconds": 60})
+    expect(page.locator("section", has_text="Executing longest")).to_contain_text(run.id, timeout=SOON)
+    assert page.locator("#rr-volume").evaluate("details => details.open")
+    assert_same(page)
+    accessible(page)
+    picture(page, "admin-overview")
+    runs.cancel(run)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_fit_a_phone(
+    server: WebServer, visitor: Callable[..., Pages], address: Callable[..., str], accessible: Callable[[Page], None], scheme: str
+) -> None:
+    run = tasks.trigger("fail", {"message": "x" * 300}, tags=["t" * 100], metadata={"k" * 60: "v" * 200})
+    phone = visitor(viewport=PHONE, color_scheme=scheme)
+    without_icon(phone)
+    log_in(phone.context, server, User.objects.create_superuser("ben"))
+    page = phone.context.new_page()
+    for path in (address(), address("", "overview"), address(run.id, "change"), address(run.id, "replay")):
+        page.goto(path)
+        expect(page.locator("#content")).to_be_visible()
+        too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert too_wide <= 0, (path, too_wide)
+        accessible(page)
+
+
+def test_without_a_socket_the_page_of_a_run_still_goes_on(
+    page: Page, pages: Pages, address: Callable[..., str], eventually: Callable[..., object]
+) -> None:
+    page.route_web_socket("**/socket", lambda socket: socket.close(code=4403))
+    pages.context.route("**/realtime/v1/**", lambda route: route.abort())
+    pages.expected = ["WebSocket", "ERR_FAILED", "realtime"]
+    run = tasks.trigger("progress-task", {"items": ["a", "b"], "delayMs": 500})
+    page.goto(address(run.id, "change"))
+    eventually(lambda: runs.retrieve(run).status == RunStatus.COMPLETED)
+    expect(badge(page)).to_have_text("Completed", timeout=SOON)
+    expect(page.locator("#rr-output")).to_contain_text(json.dumps("processed"), timeout=SOON)
