@@ -53,13 +53,19 @@ def test_cancelling_asks_first_and_then_cancels_with_the_children(admin_client, 
     assert "The run is canceled" in said(answer)
     assert {runs.retrieve(one).status for one in (run, child)} == {RunStatus.CANCELED}
     assert history(run) == ["Canceled the run."]
-    assert "Canceled the run." in admin_client.get(reverse("admin:realtime_runs_run_history", args=[run.id])).content.decode()
+    assert (
+        "Canceled the run."
+        in admin_client.get(reverse("admin:realtime_runs_run_history", args=[run.id])).content.decode()
+    )
 
 
 @pytest.mark.parametrize("name", ["cancel", "send", "complete"])
 def test_a_run_that_is_over_takes_no_more(admin_client, run, name):
     runs.cancel(run)
-    for answer in (admin_client.get(address(name, run)), admin_client.post(address(name, run), {"key": "k", "data": "1"})):
+    for answer in (
+        admin_client.get(address(name, run)),
+        admin_client.post(address(name, run), {"key": "k", "value": "1"}),
+    ):
         assert answer.url == address("change", run)
         assert "The run is over (Canceled)" in said(answer)
     page = admin_client.get(address("change", run)).content.decode()
@@ -122,7 +128,7 @@ def test_a_payload_that_is_too_long_to_edit_is_replayed_as_it_is(admin_client):
 
 
 def test_sending_stores_a_record_for_the_task(admin_client, run):
-    answer = admin_client.post(address("send", run), {"key": "approval", "data": '{"ok": true}'})
+    answer = admin_client.post(address("send", run), {"key": "approval", "value": '{"ok": true}'})
     assert answer.url == address("change", run)
     assert json.loads(bytes(StreamChunk.objects.get().data)) == {"ok": True}
     assert history(run) == ["Sent to the input stream “approval”."]
@@ -133,12 +139,12 @@ def test_sending_stores_a_record_for_the_task(admin_client, run):
 @pytest.mark.parametrize(
     ("form", "reason"),
     [
-        ({"key": "k", "data": "{"}, "not JSON"),
-        ({"key": "", "data": "1"}, "required"),
-        ({"key": "k" * 256, "data": "1"}, "255"),
-        ({"key": "k", "data": ""}, "required"),
-        ({"key": "k", "data": json.dumps("x" * 2_000_000)}, "at most"),
-        ({"key": "k", "data": "[" * 200 + "]" * 200}, "nested"),
+        ({"key": "k", "value": "{"}, "not JSON"),
+        ({"key": "", "value": "1"}, "required"),
+        ({"key": "k" * 256, "value": "1"}, "255"),
+        ({"key": "k", "value": ""}, "required"),
+        ({"key": "k", "value": json.dumps("x" * 2_000_000)}, "at most"),
+        ({"key": "k", "value": "[" * 200 + "]" * 200}, "nested"),
     ],
 )
 def test_what_cannot_be_sent_is_not(admin_client, run, form, reason):
@@ -151,17 +157,17 @@ def test_completing_a_wait_token_that_the_payload_names(admin_client):
     token = wait.create_token()
     run = Run.objects.get(pk=t.echo.trigger({"tokenId": token.id}).id)
     assert admin_client.get(address("complete", run)).context["form"].initial == {"token": token.id}
-    admin_client.post(address("complete", run), {"token": token.id, "data": '{"approved": true}'})
+    admin_client.post(address("complete", run), {"token": token.id, "value": '{"approved": true}'})
     assert wait.retrieve_token(token).output == {"approved": True}
     assert history(run) == [f"Completed {token.id}."]
-    again = admin_client.post(address("complete", run), {"token": token.id, "data": "1"})
+    again = admin_client.post(address("complete", run), {"token": token.id, "value": "1"})
     assert "is completed already" in again.content.decode()
     assert wait.retrieve_token(token).output == {"approved": True}
 
 
 @pytest.mark.parametrize("token", ["waitpoint_nothing", HOSTILE[:40], "\ufffd"])
 def test_a_wait_token_that_is_not_there_cannot_be_completed(admin_client, run, token):
-    page = admin_client.post(address("complete", run), {"token": token, "data": "1"}).content.decode()
+    page = admin_client.post(address("complete", run), {"token": token, "value": "1"}).content.decode()
     assert "There is no wait token with this id" in page
     assert "<script>alert" not in page
 
@@ -194,7 +200,7 @@ def staff(client):
 def test_who_may_only_look_has_no_buttons_and_is_refused(staff, run, name):
     client = staff("view_run")
     assert address(name, run) not in client.get(address("change", run)).content.decode()
-    for answer in (client.get(address(name, run)), client.post(address(name, run), {"key": "k", "data": "1"})):
+    for answer in (client.get(address(name, run)), client.post(address(name, run), {"key": "k", "value": "1"})):
         assert answer.status_code == 403
     assert runs.retrieve(run).version == 1
     assert Run.objects.count() == 1
@@ -216,5 +222,5 @@ def test_nothing_is_done_without_the_csrf_token_or_a_login(run, name, admin_user
     client = Client(enforce_csrf_checks=True)
     assert "/login/" in client.get(address(name, run)).url
     client.force_login(admin_user)
-    assert client.post(address(name, run), {"key": "k", "data": "1"}).status_code == 403
+    assert client.post(address(name, run), {"key": "k", "value": "1"}).status_code == 403
     assert (runs.retrieve(run).status, Run.objects.count()) == (RunStatus.QUEUED, 1)

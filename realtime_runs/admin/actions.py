@@ -134,7 +134,7 @@ def _unix(text: str) -> str:
 
 class SendForm(forms.Form):
     key = forms.CharField(max_length=255, label="Input stream", widget=forms.TextInput(attrs=_SUGGESTED))
-    data = JsonField(label="Data, as JSON")
+    value = JsonField(label="Data, as JSON")
 
 
 class Send(RunAction):
@@ -150,7 +150,7 @@ class Send(RunAction):
         return {"key": keys[0] if len(keys) == 1 else ""}
 
     def perform(self, run: Run, data: dict[str, Any]) -> Done:
-        input_streams.input(data["key"]).send(run.pk, data["data"])
+        input_streams.input(data["key"]).send(run.pk, data["value"])
         words = f"Sent to the input stream “{data['key']}”. The task gets it when it asks for it."
         return Done(words, f"Sent to the input stream “{data['key']}”.", run.pk)
 
@@ -161,7 +161,7 @@ class Send(RunAction):
 
 class CompleteForm(forms.Form):
     token = forms.CharField(max_length=40, label="Wait token", widget=forms.TextInput(attrs=_SUGGESTED))
-    data = JsonField(label="Output, as JSON", required=False)
+    value = JsonField(label="Output, as JSON", required=False)
 
     def clean_token(self) -> str:
         token_id: str = self.cleaned_data["token"]
@@ -189,7 +189,7 @@ class Complete(RunAction):
         return {"token": tokens[0].pk if len(tokens) == 1 else ""}
 
     def perform(self, run: Run, data: dict[str, Any]) -> Done:
-        token = wait.complete_token(data["token"], data["data"])
+        token = wait.complete_token(data["token"], data["value"])
         return Done("The wait token is completed. Who waits for it goes on.", f"Completed {token.id}.", run.pk)
 
 

@@ -15,8 +15,8 @@ COUNTS: Final = "counts"  # no page: the filters are wanted, to count with
 
 
 class KeysetChangeList(ChangeList):
-    """In the order of the model's key, as the first of `ordering` says it: `-pk` or `pk`. Other orders would read the
-    whole table, so there are none. `bounded_count` is how many rows the filters let through.
+    """In the order of the model's key: the `ordering` of its admin is `("-pk",)` or `("pk",)`. Other orders would read
+    the whole table, so there are none. `bounded_count` is how many rows the filters let through.
     """
 
     older_url = newer_url = ""
@@ -34,8 +34,8 @@ class KeysetChangeList(ChangeList):
         value: str | None = self.params.pop(name, None)
         return value
 
-    def get_ordering(self, request: HttpRequest, queryset: "QuerySet[Any]") -> list[str]:
-        return list(self.model_admin.ordering)
+    def get_ordering(self, request: HttpRequest, queryset: "QuerySet[Any]") -> list[Any]:
+        return list(self.model_admin.ordering or ())
 
     def get_results(self, request: HttpRequest) -> None:
         rows = [] if self.is_counting else self._page()
@@ -50,7 +50,7 @@ class KeysetChangeList(ChangeList):
         self.paginator = None
 
     def _page(self) -> list[Any]:
-        descends = self.model_admin.ordering[0].startswith("-")
+        descends = self.model_admin.ordering == ("-pk",)
         size, rows = self.list_per_page, self.queryset
         onwards, back = ("lt", "gt") if descends else ("gt", "lt")
         if self.before is not None:

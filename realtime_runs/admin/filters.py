@@ -28,7 +28,7 @@ class StatusFilter(SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(status.value, str(status.label)) for status in RunStatus]
 
-    def queryset(self, request: HttpRequest, queryset: RunQuerySet) -> RunQuerySet:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset.filter(status=self.value()) if self.value() in RunStatus.values else queryset
 
 
@@ -46,7 +46,7 @@ class CreatedFilter(SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(name, words) for name, (words, _) in self.PERIODS.items()]
 
-    def queryset(self, request: HttpRequest, queryset: RunQuerySet) -> RunQuerySet:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         found = self.PERIODS.get(self.value() or "")
         return queryset if found is None else created_within(queryset, found[1])
 
@@ -74,7 +74,7 @@ class TextFilter(ListFilter):
     def has_output(self) -> bool:
         return True
 
-    def expected_parameters(self) -> list[str]:
+    def expected_parameters(self) -> list[str | None]:
         return [self.parameter_name]
 
     def known(self) -> list[str]:
@@ -98,7 +98,7 @@ class TextFilter(ListFilter):
             ],
         }
 
-    def queryset(self, request: HttpRequest, queryset: RunQuerySet) -> RunQuerySet:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if not self.value:
             return queryset
         return queryset.none() if "\0" in self.value else self.only(queryset)
@@ -121,7 +121,9 @@ class TaskFilter(TextFilter):
 
 
 class TagFilter(TextFilter):
-    """Of the runs with the tag it lets a part through, where the page is; `cut_at` is where that ends, if others follow."""
+    """Of the runs with the tag it lets a part through, from where the page begins. `cut_at`: the last run of that part,
+    if others may follow.
+    """
 
     title = "tag"
     parameter_name = "tag"

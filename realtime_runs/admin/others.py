@@ -15,7 +15,7 @@ from realtime_runs.access.policy import get_policy
 from realtime_runs.admin import bounded, columns, run_page
 from realtime_runs.admin.access import ReadOnly
 from realtime_runs.admin.changelist import BEFORE, BEHIND, KeysetChangeList
-from realtime_runs.admin.pages import page_context
+from realtime_runs.admin.pages import missing, page_context
 from realtime_runs.display import elements
 from realtime_runs.display.text import showable
 from realtime_runs.live.snapshot import snapshot
@@ -44,7 +44,7 @@ class Looked(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]  # not gener
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return KeysetChangeList
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # type: ignore[override]
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in self.parameters
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -61,8 +61,7 @@ class Looked(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]  # not gener
         if not self.has_view_permission(request, found) or request.method not in ("GET", "HEAD"):
             raise PermissionDenied
         if found is None:
-            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-            return missing
+            return missing(self, request, object_id)
         context = {
             **page_context(self, request, showable(str(found.pk))),
             "object": found,

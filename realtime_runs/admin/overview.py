@@ -131,7 +131,7 @@ def _by_minute(visible: RunQuerySet) -> list[tuple[str, str, int]]:
 
 def _delays(visible: RunQuerySet, now: datetime) -> dict[str, Any]:
     started = created_within(visible, HOUR).filter(started_at__isnull=False, queued_at__isnull=False).order_by("-pk")
-    rows = list(started.values_list("queued_at", "started_at")[:MOST_DELAYS])
+    rows: list[Any] = list(started.values_list("queued_at", "started_at")[:MOST_DELAYS])
     by_minute: dict[datetime, list[float]] = {}
     for queued_at, started_at in rows:
         delay = (started_at - queued_at).total_seconds()

@@ -3,8 +3,11 @@
 from typing import Any, Final
 
 import django
-from django.http import HttpRequest
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+
+from realtime_runs.display.text import showable
 
 # From this version on Django's breadcrumbs are a list, with separators from its style sheet.
 _LISTED: Final = django.VERSION >= (6, 1)
@@ -30,3 +33,12 @@ def page_context(model_admin: Any, request: HttpRequest, title: str, *crumbs: tu
         ],
         "crumbs_are_listed": _LISTED,
     }
+
+
+def missing(model_admin: Any, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Back to the list, for what is not there and for what the user may not see: the two answers do not differ."""
+    opts = model_admin.opts
+    words = f"There is no {opts.verbose_name} “{showable(object_id, 80)}”. Old ones are removed after some time."
+    model_admin.message_user(request, words, messages.WARNING)
+    name = f"admin:{opts.app_label}_{opts.model_name}_changelist"
+    return HttpResponseRedirect(reverse(name, current_app=model_admin.admin_site.name))

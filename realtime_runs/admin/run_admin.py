@@ -18,7 +18,7 @@ from realtime_runs.admin import bounded, columns, filters, overview, run_page, s
 from realtime_runs.admin.access import Steered
 from realtime_runs.admin.actions import ACTIONS, RunAction
 from realtime_runs.admin.changelist import BEFORE, BEHIND, COUNTS, KeysetChangeList
-from realtime_runs.admin.pages import page_context
+from realtime_runs.admin.pages import missing, page_context
 from realtime_runs.admin.svg import draw_timeline
 from realtime_runs.display import elements
 from realtime_runs.display.text import showable
@@ -86,7 +86,7 @@ class RunAdmin(Steered, admin.ModelAdmin):  # type: ignore[type-arg]  # not gene
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return RunList
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # type: ignore[override]
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in _PARAMETERS  # other columns have no index, and some are secret
 
     def get_search_results(
@@ -253,8 +253,7 @@ class RunAdmin(Steered, admin.ModelAdmin):  # type: ignore[type-arg]  # not gene
         if not self.has_view_permission(request, run):
             raise PermissionDenied
         if run is None:
-            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-            return missing
+            return missing(self, request, object_id)
         return run
 
     def _url(self, name: str, *arguments: str) -> str:

@@ -23,9 +23,10 @@ def search(runs: RunQuerySet, text: str) -> RunQuerySet:
 
 
 def newest_with_tag(tag: str, behind: str | None = None, before: str | None = None, most: int = MOST) -> list[str]:
-    """Ids of runs, newest first: those behind that one, or the last ones before it. The table of tags has them in order.
+    """Ids of runs, newest first: those behind that one, or the last ones before it.
 
-    A query with the tag as one of its conditions would put all runs of the tag in order first, or read all runs.
+    The table of tags has them in order. A query of runs with the tag as a condition would sort all that have it, or
+    read all there are.
     """
     rows = RunTag.objects.filter(tag=tag)
     if before is not None:

@@ -4,6 +4,7 @@ Along x everything is in percent, so that a picture is as wide as its place and 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from django.utils.html import format_html, format_html_join
@@ -93,10 +94,12 @@ def draw_lines(
     width = 100 / max(len(labels), 1)
     for kind, points in lines:
         places = [
-            None if value is None else (_percent(width * (n + 0.5)), f"{_CHART - (_CHART - _TOP) * value / highest:.2f}")
+            None
+            if value is None
+            else (_percent(width * (n + 0.5)), f"{_CHART - (_CHART - _TOP) * value / highest:.2f}")
             for n, value in enumerate(points)
         ]
-        for one, other in zip(places, places[1:], strict=False):
+        for one, other in pairwise(places):
             if one and other:
                 parts.append(_tag("line", class_=f"rr-line rr-{kind}", x1=one[0], y1=one[1], x2=other[0], y2=other[1]))
         for place, name in zip(places, names, strict=True):

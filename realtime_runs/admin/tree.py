@@ -24,7 +24,7 @@ class _Budget:
 
 
 def tree(value: Any) -> SafeString:
-    """Nested lists; objects and arrays inside are `<details>`. What is beyond 500 values is left out, and it says so."""
+    """Nested lists; objects and arrays inside are `<details>`. Of more than 500 values the rest is only counted."""
     return _node(value, _Budget(), 0)
 
 
@@ -48,8 +48,8 @@ def _entries(items: list[tuple[str, Any]], budget: _Budget, level: int) -> Itera
         if isinstance(item, dict | list) and item:
             yield (
                 format_html(
-                    '<li><details{}><summary><span class="rr-name">{}</span> <span class="rr-size">{}</span></summary>{}'
-                    "</details></li>",
+                    '<li><details{}><summary><span class="rr-name">{}</span> <span class="rr-size">{}</span></summary>'
+                    "{}</details></li>",
                     SafeString(" open") if level < _OPEN_LEVELS else "",
                     name,
                     f"{len(item):,} {'fields' if isinstance(item, dict) else 'items'}",

@@ -38,7 +38,7 @@ def read(visible: RunQuerySet, site: str, now: datetime) -> dict[str, Any]:
     }
 
 
-# -- why ----------------------------------------------------------------------------------------------------------------
+# -- why --------------------------------------------------------------------------------------------------------------
 
 
 def _failures(visible: RunQuerySet, since: datetime) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def _top_errors(failures: list[dict[str, Any]], site: str) -> list[dict[str, Any
     ]
 
 
-# -- what waits ---------------------------------------------------------------------------------------------------------
+# -- what waits -------------------------------------------------------------------------------------------------------
 
 
 def _queues(visible: RunQuerySet, site: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
-import realtime_runs.models.run
 from django.db import migrations, models
+
+import realtime_runs.models.run
 
 
 class Migration(migrations.Migration):

@@ -16,8 +16,10 @@ const LINGER = 5_000; // ms that the socket stays open without a subscription
 const RENEW = 30_000; // ms before a token expires
 const WINDOW = 512; // chunks under way to a loop that is slow
 const MOST_RUNS = 10_000; // whose fields are kept
-const LARGEST_SEND = 48 * 1024; // characters; what is more goes over HTTP
+const LARGEST_SEND = 48 * 1024; // bytes; what is more goes over HTTP
+const OPENING = 15_000; // ms that a socket may take to say something
 const SOCKET_AGAIN = 60_000; // ms
+const LONG_LIFE = 5_000; // ms; what is cut off sooner is not trusted to stay
 
 /** What went wrong for good. `code`: "forbidden", "not_found", "unauthorized", …; `retry`: it may work later. */
 export class RealtimeError extends Error {
@@ -45,7 +47,13 @@ const page = (/** @type {any} */ (globalThis)[Symbol.for("realtime_runs")] ??= {
  * @param {Options} options
  */
 export function configure(options) {
+  const before = page.options;
   page.options = { ...defaults(), ...options };
+  const isSame = (/** @type {keyof Options} */ name) => before?.[name] === page.options?.[name];
+  if (isSame("base") && isSame("accessToken") && !before?.refreshAccessToken === !page.options.refreshAccessToken) {
+    if (page.connection) page.connection.options = page.options;
+    return;
+  }
   page.connection?.leave();
   page.connection = null;
 }
@@ -71,14 +79,14 @@ function defaults() {
 const connection = () => (page.connection ??= new Connection((page.options ??= defaults())));
 
 /** One run, until it is over. @param {string} id @param {SubscribeOptions} [options] @returns {AsyncIterable<Run>} */
-export const subscribeToRun = (id, options) => new Runs({ run: id }, `runs/${path(id)}`, options);
+export const subscribeToRun = (id, options) => new Runs({ run: text(id, "The id of a run") }, `runs/${path(id)}`, options);
 
 /** Each change of the runs with this tag, or with all of these. @param {string | string[]} tag @param {SubscribeOptions} [options] */
 export const subscribeToRunsWithTag = (tag, options) =>
-  new Runs({ tag }, `runs?tags=${[tag].flat().map(encodeURIComponent).join(",")}`, options);
+  new Runs({ tag: [tag].flat().map((one) => text(one, "A tag")) }, `runs?tags=${[tag].flat().map(path).join(",")}`, options);
 
 /** Each change of the runs of a batch. @param {string} id @param {SubscribeOptions} [options] */
-export const subscribeToBatch = (id, options) => new Runs({ batch: id }, `batches/${path(id)}`, options);
+export const subscribeToBatch = (id, options) => new Runs({ batch: text(id, "The id of a batch") }, `batches/${path(id)}`, options);
 
 /**
  * The chunks of a stream, each once and in order, until it is closed; then `endReason` says why. `nextIndex`: of the
@@ -98,19 +106,28 @@ export function onConnectionChange(listener) {
 
 const path = encodeURIComponent;
 
+/** What the server would close the whole socket for is refused here. @param {any} value @param {string} name */
+function text(value, name) {
+  if (typeof value === "string" && /^[^\0\ud800-\udfff]+$/u.test(value)) return value;
+  throw new RealtimeError("invalid", `${name} must be a text: ${String(value)}`);
+}
+
 // -- what a loop reads ------------------------------------------------------------------------------------------------
 
 /** What is followed, and where its reader is. Only one loop reads it. */
 class Subscription {
-  id = 0; // on the socket of now; another one on the next
+  id = 0; // on the socket of now; another one on the next, 0 on none
   failures = 0;
   /** @type {RealtimeError | null} */
   error = null;
   isOver = false;
   isOpen = false;
+  isLeft = false;
   wake = () => {};
   /** Of the events that are read for it. @type {AbortController | undefined} */
   stop = undefined;
+  /** @type {Connection | undefined} */
+  via = undefined;
 
   /** @param {object} to @param {string} url @param {{signal?: AbortSignal}} [options] */
   constructor(to, url, options = {}) {
@@ -149,20 +166,34 @@ class Subscription {
 
   /** @param {RealtimeError} error */
   fail(error) {
-    this.error = error;
+    if (!this.isOver) this.error = error;
     this.wake();
   }
 
-  async *[Symbol.asyncIterator]() {
+  [Symbol.asyncIterator]() {
+    const loop = this.read();
+    const leave = loop.return.bind(loop);
+    loop.return = (value) => {
+      this.isLeft = true; // a generator that waits would only see it at its next item
+      this.wake();
+      return leave(value);
+    };
+    return loop;
+  }
+
+  /** @returns {AsyncGenerator<any, void, void>} */
+  async *read() {
     if (this.isOpen) throw new RealtimeError("busy", "Another loop reads this already.");
     if (this.signal?.aborted) return;
-    const via = connection();
+    const via = (this.via = connection());
     const abort = () => this.wake();
     this.isOpen = true;
+    this.isLeft = false;
+    this.error = null;
     this.signal?.addEventListener("abort", abort);
     via.add(this);
     try {
-      while (!this.signal?.aborted) {
+      while (!this.signal?.aborted && !this.isLeft) {
         const found = this.next();
         if (found) yield found.value;
         else if (this.error) throw this.error;
@@ -187,24 +218,28 @@ class Runs extends Subscription {
   constructor(to, url, options) {
     super(to, url, options);
     this.since = options?.since;
+    if (!["undefined", "string"].includes(typeof this.since) && !Number.isSafeInteger(this.since)) {
+      throw new RealtimeError("invalid", "`since` must be a position that a subscription had.");
+    }
   }
 
   /** @param {any} frame */
   accept(frame) {
-    if (frame.reset) this.held.clear();
+    if (frame.reset) for (const known of [this.held, this.changed]) known.clear();
     for (const { run: id, from, v, set } of frame.runs) {
       const old = this.held.get(id);
       if (old && v <= old.v) continue;
       const run = from ? { ...old, ...set } : set;
-      for (const name in set) if (from && set[name] === null) delete run[name];
+      for (const name in set) if (from && set[name] === null && name !== "output") delete run[name]; // it has it no more
       run.v = v;
       this.held.delete(id);
       this.held.set(id, run);
       this.changed.delete(id);
       this.changed.add(id);
     }
+    let tooMany = this.held.size - MOST_RUNS; // the server forgets the same, and sends them whole again
     for (const id of this.held.keys()) {
-      if (this.held.size <= MOST_RUNS) break;
+      if (tooMany-- <= 0) break;
       if (!this.changed.has(id)) this.held.delete(id);
     }
   }
@@ -218,8 +253,7 @@ class Runs extends Subscription {
 
   /** @param {string} name @param {string} data @param {string} id */
   takeEvent(name, data, id) {
-    const at = /^\d{1,15}$/.test(id) ? Number(id) : id || undefined;
-    const frame = { type: name, at, ...JSON.parse(data) };
+    const frame = { type: name, at: id && "run" in this.to ? Number(id) : id || undefined, ...JSON.parse(data) };
     if (name === "error" || frame.reason === "auth") throw new Error(data); // come back, with another token if it must be
     this.take(frame);
   }
@@ -237,8 +271,10 @@ class Chunks extends Subscription {
 
   /** @param {string} run @param {string} key @param {{startIndex?: number, signal?: AbortSignal}} options */
   constructor(run, key, options) {
-    super({ stream: { run, key } }, `streams/${path(run)}/${key.split("/").map(path).join("/")}`, options);
+    const to = { stream: { run: text(run, "The id of a run"), key: text(key, "The key of a stream") } };
+    super(to, `streams/${path(run)}/${key.split("/").map(path).join("/")}`, options);
     this.since = this.nextIndex = this.acked = options.startIndex ?? 0;
+    if (!Number.isSafeInteger(this.since) || this.since < 0) throw new RealtimeError("invalid", "`startIndex` counts from 0.");
   }
 
   get request() {
@@ -267,7 +303,7 @@ class Chunks extends Subscription {
     this.nextIndex = found[0] + 1;
     if (this.nextIndex - this.acked >= WINDOW / 2) {
       this.acked = this.nextIndex;
-      connection().tell({ type: "ack", id: this.id, at: this.acked });
+      if (this.id) this.via?.tell({ type: "ack", id: this.id, at: this.acked });
     }
     return { value: found[1] };
   }
@@ -306,34 +342,52 @@ class Connection {
   isOpening = false;
   isReady = false;
   wasReady = false;
+  isConnected = false; // as the listeners know it
   failures = 0; // in a row
   lastId = 0;
   ping = 25_000; // ms
+  heardAt = 0;
   /** @type {Record<string, any>} of timers by what they are for */
   timers = {};
   /** Whether events are read instead, which stops with it. @type {AbortController | null} */
   events = null;
+  /** @type {Set<() => void>} that end a pause */
+  sleepers = new Set();
   isRefused = false; // the token, which is asked for anew once
+  /** @type {Promise<void> | null} */
+  renewal = null;
 
   /** @param {Options} options */
   constructor(options) {
     this.options = options;
     this.token = options.accessToken;
-    const again = () => document.visibilityState !== "hidden" && this.hurry();
-    this.again = again;
-    for (const name of ["online", "pageshow"]) addEventListener(name, again);
-    document.addEventListener("visibilitychange", again);
+    addEventListener("online", this.online);
+    addEventListener("pageshow", this.shown);
+    document.addEventListener("visibilitychange", this.shown);
     this.renewInTime();
   }
 
   leave() {
-    for (const name of ["online", "pageshow"]) removeEventListener(name, this.again);
-    document.removeEventListener("visibilitychange", this.again);
+    removeEventListener("online", this.online);
+    removeEventListener("pageshow", this.shown);
+    document.removeEventListener("visibilitychange", this.shown);
     for (const name in this.timers) clearTimeout(this.timers[name]);
-    this.failAll(new RealtimeError("closed", "The connection was configured anew."));
+    this.failAll(new RealtimeError("closed", "The connection was configured anew.", true));
     this.events?.abort();
     this.close();
   }
+
+  /** What was open before the network went is dead, though it may not know yet. */
+  online = () => {
+    if (this.socket) this.drop();
+    this.hurry();
+  };
+
+  shown = () => {
+    if (document.visibilityState === "hidden") return;
+    if (this.socket && Date.now() - this.heardAt > 2 * this.ping) this.drop(); // the machine slept, and its timers
+    this.hurry();
+  };
 
   /** @param {string} name @param {() => void} act @param {number} ms */
   after(name, ms, act) {
@@ -350,9 +404,9 @@ class Connection {
   add(subscription) {
     clearTimeout(this.timers.linger);
     this.subscriptions.add(subscription);
-    if (this.isReady) this.subscribe(subscription);
-    else if (this.events) this.readEvents(subscription, this.events.signal);
-    else this.open();
+    if (this.isReady) return this.subscribe(subscription);
+    if (this.events) this.readEvents(subscription, this.events.signal);
+    this.open();
   }
 
   /** @param {Subscription} subscription */
@@ -368,14 +422,22 @@ class Connection {
   async open() {
     if (this.socket || this.timers.again || this.isOpening) return;
     this.isOpening = true;
-    const mayOpen = !this.isRefused || (await this.renew());
-    this.isOpening = false;
-    if (!mayOpen) return;
+    try {
+      if (this.isRefused) await this.renew();
+      if (this.subscriptions.size) this.connect();
+    } catch (error) {
+      if (!mayPass(error)) this.failAll(error instanceof RealtimeError ? error : new RealtimeError("invalid", String(error)));
+      else this.after("again", delay(this.failures++), () => this.hurry()); // who gives tokens cannot be reached
+    } finally {
+      this.isOpening = false;
+    }
+  }
+
+  connect() {
     const url = this.url("socket");
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, this.token ? [PROTOCOL, `bearer.${this.token}`] : [PROTOCOL]);
     this.socket = socket;
-    this.isReady = false;
     this.heard();
     socket.onmessage = ({ data }) => socket === this.socket && this.take(JSON.parse(data));
     socket.onclose = ({ code, reason }) => socket === this.socket && this.lost(code, reason);
@@ -384,26 +446,33 @@ class Connection {
   close() {
     const socket = this.socket;
     this.forget();
+    this.say(false);
     socket?.close(1000);
   }
 
-  forget() {
+  /** Not waiting until the other side agrees. */
+  drop() {
+    const socket = this.socket;
+    this.lost(1006, "");
+    socket?.close();
+  }
+
+  /** @param {RealtimeError} [error] of what was sent last */
+  forget(error = new RealtimeError("disconnected", "The connection broke; whether it was sent is not known.", true)) {
     this.socket = null;
     this.isReady = false;
+    for (const subscription of this.byId.values()) subscription.id = 0;
     this.byId.clear();
     clearTimeout(this.timers.silence);
-    const lost = new RealtimeError("disconnected", "The connection broke; whether it was sent is not known.", true);
-    for (const { reject } of this.sends.values()) reject(lost);
+    clearTimeout(this.timers.stable);
+    for (const { reject } of this.sends.values()) reject(error);
     this.sends.clear();
   }
 
   /** A connection that is dead says nothing: not even a ping. */
   heard() {
-    this.after("silence", 2 * this.ping, () => {
-      const socket = this.socket;
-      this.lost(1006, "");
-      socket?.close();
-    });
+    this.heardAt = Date.now();
+    this.after("silence", this.isReady ? 2 * this.ping : OPENING, () => this.drop());
   }
 
   /** @param {object} frame */
@@ -413,14 +482,21 @@ class Connection {
 
   /** @param {Subscription} subscription */
   subscribe(subscription) {
+    if (subscription.id || subscription.isOver || subscription.error) return;
     subscription.id = ++this.lastId;
     this.byId.set(subscription.id, subscription);
     this.tell(subscription.request);
   }
 
+  /** Nothing more comes for this id. @param {number} id */
+  release(id) {
+    const subscription = this.byId.get(id);
+    if (subscription) subscription.id = 0;
+    this.byId.delete(id);
+  }
+
   /** @param {any} frame */
   take(frame) {
-    this.heard();
     const subscription = this.byId.get(frame.id);
     switch (frame.type) {
       case "ready":
@@ -437,9 +513,10 @@ class Connection {
         this.refused(frame, subscription);
         break;
       default:
-        if (frame.type === "end") this.byId.delete(frame.id);
+        if (frame.type === "end") this.release(frame.id);
         subscription?.take(frame);
     }
+    this.heard();
   }
 
   /** @param {number} ping */
@@ -451,7 +528,7 @@ class Connection {
     this.events?.abort();
     this.events = null;
     for (const subscription of this.subscriptions) this.subscribe(subscription);
-    this.after("stable", 5000, () => (this.failures = 0));
+    this.after("stable", LONG_LIFE, () => (this.failures = 0));
     this.say(true);
   }
 
@@ -460,7 +537,7 @@ class Connection {
     const error = new RealtimeError(frame.code, frame.message, frame.retry);
     this.sends.get(frame.id)?.reject(error);
     this.sends.delete(frame.id);
-    this.byId.delete(frame.id);
+    this.release(frame.id);
     if (!subscription) return;
     if (!error.retry) return subscription.fail(error);
     setTimeout(() => {
@@ -470,20 +547,19 @@ class Connection {
 
   /** @param {number} code @param {string} reason */
   lost(code, reason) {
-    const wasReady = this.isReady;
-    clearTimeout(this.timers.stable);
-    this.forget();
-    this.say(false);
+    const { isReady: wasReady, sends } = this;
+    const mustStop = code >= 4400 && code < 4500 && code !== 4429;
+    const error = mustStop ? new RealtimeError(CLOSES[code] ?? "protocol", reason || `Closed with ${code}.`) : undefined;
+    const isOfSend = sends.size > 0 && (code === 4400 || code === 4413); // subscriptions send nothing that is not checked
+    this.forget(isOfSend ? new RealtimeError("invalid", `It was refused: ${reason}.`) : error);
+    if (!this.events) this.say(false);
     if (!this.subscriptions.size) return;
     if (code === 4401 && this.options.refreshAccessToken && !this.isRefused) {
       this.isRefused = true;
       this.open();
       return;
     }
-    if (code >= 4400 && code < 4500 && code !== 4429) {
-      this.failAll(new RealtimeError(code === 4401 ? "unauthorized" : code === 4403 ? "forbidden" : "protocol", reason || `Closed with ${code}.`));
-      return;
-    }
+    if (error && !isOfSend) return this.failAll(error);
     const failures = this.failures++;
     // Where no socket ever opens, something on the way does not let it through.
     if (!wasReady && failures >= (this.wasReady ? 5 : 1) && !this.events) this.readAllEvents();
@@ -493,7 +569,7 @@ class Connection {
 
   /** Come back now. */
   hurry() {
-    if (!this.timers.again && !this.events) return;
+    for (const wake of this.sleepers) wake();
     clearTimeout(this.timers.again);
     this.timers.again = undefined;
     if (this.subscriptions.size) this.open();
@@ -506,6 +582,8 @@ class Connection {
 
   /** @param {boolean} isConnected */
   say(isConnected) {
+    if (isConnected === this.isConnected) return;
+    this.isConnected = isConnected;
     for (const listener of page.listeners) listener(isConnected);
   }
 
@@ -516,25 +594,35 @@ class Connection {
     const expires = expiry(this.token);
     if (!expires || !this.options.refreshAccessToken) return;
     const left = expires - Date.now();
-    this.after("renew", Math.max(left - Math.min(RENEW, left / 2), 1000), () => this.renew());
+    // If it fails, the old one is still good; when it is not, this is asked again.
+    this.after("renew", Math.max(left - Math.min(RENEW, left / 2), 1000), () => this.renew().catch(() => {}));
   }
 
-  /** @returns {Promise<boolean>} */
-  async renew() {
-    try {
-      this.token = await this.options.refreshAccessToken?.();
-    } catch (error) {
-      if (!this.isRefused) return false; // the old one is still good; when it is not, this is asked again
-      if (error instanceof RealtimeError && !error.retry) this.failAll(error);
-      else this.after("again", delay(this.failures++), () => this.hurry()); // who gives tokens cannot be reached
-      return false;
-    }
-    this.tell({ type: "refresh", token: this.token });
+  /** Asks once for all who need a new one just now. @returns {Promise<void>} */
+  renew() {
+    return (this.renewal ??= this.getToken().finally(() => (this.renewal = null)));
+  }
+
+  async getToken() {
+    const token = await this.options.refreshAccessToken?.();
+    if (!token) throw new RealtimeError("unauthorized", "No new token was given.");
+    this.token = token;
+    this.tell({ type: "refresh", token });
     this.renewInTime();
-    return true;
   }
 
-  // -- Server-Sent Events, where no WebSocket comes through
+  // -- HTTP: Server-Sent Events where no WebSocket comes through, and what is sent without one
+
+  /** @param {string} path @param {RequestInit & {headers: Record<string, string>}} init */
+  async fetch(path, init) {
+    for (let isSecond = false; ; isSecond = true) {
+      const token = this.token;
+      if (token) init.headers.Authorization = `Bearer ${token}`;
+      const answer = await fetch(this.url(path), { ...init, credentials: "same-origin", cache: "no-store" });
+      if (answer.status !== 401 || isSecond || !this.options.refreshAccessToken) return answer;
+      if (token === this.token) await this.renew();
+    }
+  }
 
   readAllEvents() {
     this.events = new AbortController();
@@ -543,77 +631,101 @@ class Connection {
 
   /** @param {Subscription} subscription @param {AbortSignal} signal */
   async readEvents(subscription, signal) {
-    const stop = (subscription.stop = new AbortController());
     const isWanted = () => !signal.aborted && this.subscriptions.has(subscription) && !subscription.isOver && !subscription.error;
-    const abort = () => stop.abort();
-    signal.addEventListener("abort", abort);
     for (let failures = 0; isWanted(); failures++) {
+      const stop = (subscription.stop = new AbortController());
+      signal.addEventListener("abort", () => stop.abort(), { signal: stop.signal });
+      const begun = Date.now();
       try {
-        if (await this.readAnswer(subscription, stop.signal)) failures = 0;
+        const hasNews = await this.readAnswer(subscription, stop);
+        if (hasNews || Date.now() - begun > LONG_LIFE) failures = 0;
       } catch (error) {
         if (!isWanted()) return;
-        if (error instanceof RealtimeError && !error.retry) return subscription.fail(error);
+        if (!mayPass(error)) return subscription.fail(/** @type {RealtimeError} */ (error));
         this.say(false);
+      } finally {
+        stop.abort();
       }
-      if (isWanted()) await pause(delay(failures));
+      if (isWanted()) await this.rest(delay(failures));
     }
   }
 
-  /** @param {any} subscription @param {AbortSignal} signal @returns {Promise<boolean>} whether it brought something */
-  async readAnswer(subscription, signal) {
+  /** @param {any} subscription @param {AbortController} stop @returns {Promise<boolean>} whether it brought something */
+  async readAnswer(subscription, stop) {
+    /** @type {any} */
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => stop.abort(), 2 * this.ping);
+    };
     /** @type {Record<string, string>} */
     const headers = { Accept: "text/event-stream" };
-    if (this.token) headers.Authorization = `Bearer ${this.token}`;
     if (subscription.lastEventId) headers["Last-Event-ID"] = subscription.lastEventId;
-    const answer = await fetch(this.url(subscription.url), { headers, credentials: "same-origin", cache: "no-store", signal });
-    if (answer.status === 204) {
-      subscription.take({ type: "end", reason: "completed" });
-      return true;
-    }
-    if (answer.status === 401 && this.options.refreshAccessToken && !this.isRefused) {
-      this.isRefused = true;
-      return this.renew();
-    }
-    if (!answer.ok || !answer.body) throw refusal(answer.status);
-    this.isRefused = false;
-    this.say(true);
-    let text = "";
-    let found = false;
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    while (true) {
-      const { value, done } = await reader.read();
-      if (done || !this.subscriptions.has(subscription)) {
-        reader.cancel();
-        return found;
+    try {
+      heard();
+      const answer = await this.fetch(subscription.url, { headers, signal: stop.signal });
+      if (answer.status === 204) {
+        subscription.take({ type: "end", reason: "completed" });
+        return true;
       }
-      text += value;
-      const events = text.split("\n\n");
-      text = events.pop() ?? "";
-      for (const event of events) found = takeEvent(subscription, event) || found;
-      while (subscription.waiting?.length > WINDOW && !signal.aborted) await pause(20); // its loop is slow
+      if (!answer.ok || !answer.body) throw refusal(answer.status);
+      this.say(true);
+      let text = "";
+      let found = false;
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      while (true) {
+        heard();
+        const { value, done } = await reader.read();
+        if (done || stop.signal.aborted) return found;
+        text += value;
+        const events = text.split("\n\n");
+        text = events.pop() ?? "";
+        for (const event of events) found = takeEvent(subscription, event) || found;
+        while (subscription.waiting?.length > WINDOW && !stop.signal.aborted) {
+          clearTimeout(silence); // its loop is slow
+          await pause(20);
+        }
+      }
+    } finally {
+      clearTimeout(silence);
     }
+  }
+
+  /** @param {number} ms or until the network is back */
+  async rest(ms) {
+    await new Promise((wake) => {
+      const end = () => wake(this.sleepers.delete(end));
+      this.sleepers.add(end);
+      setTimeout(end, ms);
+    });
   }
 
   /** @param {string} run @param {string} input @param {any} data */
   async sendInput(run, input, data) {
-    const text = JSON.stringify(data);
-    if (text === undefined) throw new RealtimeError("invalid", "What is sent must be JSON.");
-    if (this.isReady && text.length < LARGEST_SEND) {
+    const json = JSON.stringify(data);
+    if (json === undefined) throw new RealtimeError("invalid", "What is sent must be JSON.");
+    const to = { run: text(run, "The id of a run"), input: text(input, "The name of an input stream") };
+    if (this.isReady && new TextEncoder().encode(json).length < LARGEST_SEND) {
       const id = ++this.lastId;
       return new Promise((resolve, reject) => {
         this.sends.set(id, { resolve, reject });
-        this.tell({ type: "send", id, run, input, data });
+        this.tell({ type: "send", id, ...to, data });
       });
     }
     /** @type {Record<string, string>} */
     const headers = { "Content-Type": "application/json" };
-    if (this.token) headers.Authorization = `Bearer ${this.token}`;
-    else headers["X-CSRFToken"] = csrfToken();
-    const url = this.url(`streams/${path(run)}/input/${input.split("/").map(path).join("/")}`);
-    const answer = await fetch(url, { method: "POST", headers, credentials: "same-origin", body: `{"data":${text}}` });
+    if (!this.token) headers["X-CSRFToken"] = csrfToken();
+    const address = `streams/${path(run)}/input/${input.split("/").map(path).join("/")}`;
+    const answer = await this.fetch(address, { method: "POST", headers, body: `{"data":${json}}` });
     if (!answer.ok) throw refusal(answer.status, (await answer.json().catch(() => ({}))).error);
   }
 }
+
+/** @type {Record<number, string>} */
+const CLOSES = { 4401: "unauthorized", 4403: "forbidden", 4413: "too_large" };
+
+/** What is not said to be for good may pass. @param {any} error */
+const mayPass = (error) => (error instanceof RealtimeError ? error.retry : error?.name !== "SyntaxError");
 
 /** @param {any} subscription @param {string} event @returns {boolean} whether it was more than a comment */
 function takeEvent(subscription, event) {
