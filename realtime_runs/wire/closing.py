@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.core.exceptions import SuspiciousOperation
+from rest_framework.exceptions import PermissionDenied
 
 from realtime_runs import exceptions as ours
 from realtime_runs.wire.errors import refusal
@@ -84,7 +85,7 @@ def socket_error(error: Exception) -> SocketError:
     """What an error says to the one subscription or `send` that it ends. One that nobody foresaw is logged."""
     if isinstance(error, ours.NotFound):
         return NOT_FOUND
-    if isinstance(error, ours.AccessDenied | PermissionDenied):
+    if isinstance(error, ours.AccessDenied):
         return FORBIDDEN
     if isinstance(error, FrameTooLarge):
         return TOO_LARGE

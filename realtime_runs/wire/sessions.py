@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth import get_user
-from django.core.exceptions import PermissionDenied
+from django.contrib.auth import SESSION_KEY, get_user
 from django.core.handlers.asgi import ASGIRequest
 from django.utils.functional import SimpleLazyObject
+from rest_framework.exceptions import PermissionDenied
 
 from realtime_runs.access.principals import Principal, SiteUser
 from realtime_runs.wire.authentication import principal_of
@@ -36,7 +36,7 @@ def principal_of_socket(scope: Any) -> Principal:
 def principal_of_scope(scope: Any) -> Principal:
     """As `principal_of` for a view. Queries the database where a session cookie was sent."""
     request: Any = ASGIRequest(scope, BytesIO())
-    if "user" in scope:  # the project has wrapped us into Channels' own AuthMiddlewareStack
+    if "user" in scope and not _is_of_session(scope):  # the project has a middleware of its own around us
         request.user, request.session = scope["user"], scope.get("session")
     elif apps.is_installed("django.contrib.sessions") and apps.is_installed("django.contrib.auth"):
         request.session = import_module(settings.SESSION_ENGINE).SessionStore(
@@ -47,3 +47,9 @@ def principal_of_scope(scope: Any) -> Principal:
         request.session.cycle_key = lambda: None
         request.user = SimpleLazyObject(lambda: get_user(request))
     return principal_of(request)
+
+
+def _is_of_session(scope: Any) -> bool:
+    """Whether Channels' AuthMiddlewareStack has found the user. It did so once, and a logout would go unseen."""
+    session = scope.get("session")
+    return session is not None and str(session.get(SESSION_KEY)) == str(scope["user"].pk)

@@ -44,7 +44,8 @@ class Socket:
             "root_path": "",
             "query_string": b"",
             "headers": [
-                (name.lower().encode(), value.encode()) for name, value in ({"host": "127.0.0.1"} | (headers or {})).items()
+                (name.lower().encode(), value.encode())
+                for name, value in ({"host": "127.0.0.1"} | (headers or {})).items()
             ],
             "subprotocols": [*(offers(credential) if subprotocols is None else subprotocols)],
             "server": ("127.0.0.1", 80),

@@ -53,7 +53,8 @@ class SocketConsumer(AsyncConsumer):
         except ClientLeft:
             return
         except asyncio.CancelledError:  # Daphne is told to stop, and says nothing to the client
-            await _close(send, CloseCode.GOING_AWAY)
+            if not await _close(send, CloseCode.GOING_AWAY):  # nor can it say this code
+                await _close(send, CloseCode.OUR_ERROR)
             await asyncio.sleep(_LAST_WORDS_SECONDS)
             raise
         except Exception as error:
@@ -61,10 +62,14 @@ class SocketConsumer(AsyncConsumer):
             await _wait_until_left(receive)
 
 
-async def _close(send: Any, code: CloseCode) -> None:
-    with suppress(Exception):  # it may have left meanwhile, in as many ways as there are servers
+async def _close(send: Any, code: CloseCode) -> bool:
+    """False if the server cannot: most often because the client has left."""
+    try:
         async with asyncio.timeout(_CLOSING_SECONDS):
             await send({"type": "websocket.close", "code": int(code), "reason": code.reason})
+    except Exception:  # each server has its own
+        return False
+    return True
 
 
 async def _wait_until_left(receive: Any) -> None:

@@ -23,7 +23,8 @@ class Caller:
     def __init__(self, scope: Any) -> None:
         self._scope = scope
         given = [offer for offer in scope.get("subprotocols", ()) if offer.startswith(_BEARER)]
-        self._credential = given[0].removeprefix(_BEARER) if given else None
+        # Of two, none: an empty one is nobody's.
+        self._credential = (given[0].removeprefix(_BEARER) if len(given) == 1 else "") if given else None
 
     async def authenticate(self) -> None:
         """By the token among the subprotocols; without one, as for any request: by header, or the session of a page of

@@ -5,7 +5,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from realtime_runs.exceptions import AccessDenied, NotFound
-from realtime_runs.wire.closing import FORBIDDEN, FrameTooLarge, socket_error
+from realtime_runs.wire.closing import FrameTooLarge, socket_error
 from realtime_runs.wire.encoding import dumps
 from realtime_runs.wire.packet_urls import PacketUrls
 from realtime_runs.wire.realtime.base import ClientLeft
@@ -35,10 +35,8 @@ class Subscription:
             return
         try:
             await self._caller.check(await self._following.need())
-        except AccessDenied:
-            await self._stop("error", FORBIDDEN.fields)
-        except NotFound:
-            await self._stop("end", {"reason": "gone"})
+        except (AccessDenied, NotFound) as error:
+            await self._stop("error", socket_error(error).fields)
 
     async def unsubscribe(self) -> None:
         await self._stop("end", {"reason": "unsubscribed"})
