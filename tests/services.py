@@ -522,6 +522,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     # What a shell has set for the demo must not change the tests: with REDIS_URL every test would need that server.
     for name in ("REDIS_URL", "TESTS_DATABASE_NAME", "REALTIME_RUNS_OVERRIDES"):
         os.environ.pop(name, None)
+    # Else each of the hundreds of processes that tests start compiles the package, and each of pytest-xdist the tests.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     os.environ["TEST_SQLITE_DIR"] = str(services.sqlite_dir)
     os.environ["DATABASE_URL"] = f"sqlite:///{services.sqlite_dir / 'unused.sqlite3'}"
     if options.database == "postgres":
@@ -554,13 +557,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path.parent.name not in ("faults", "flows"))
     database = config.getoption("database")
     other = "sqlite" if database == "postgres" else "postgres"
-    deselected = [item for item in items if item.get_closest_marker(other) and not item.get_closest_marker(database)]
+    deselected = [
+        item
+        for item in items
+        if not item.get_closest_marker(database)
+        and (item.get_closest_marker(other) or (database == "postgres" and not asks_for_database(item)))
+    ]
     if deselected:
-        items[:] = [item for item in items if item not in deselected]
+        gone = set(deselected)
+        items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=deselected)
     if missing := config.stash[SERVICES].postgres_missing:
         for item in items:
             item.add_marker(pytest.mark.skip(reason=str(missing)))
+
+
+def asks_for_database(item: pytest.Item) -> bool:
+    """pytest-django keeps a test that does not from every database, so once, with SQLite, is enough for it."""
+    fixtures = getattr(item, "fixturenames", ())
+    return bool(item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(fixtures))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,7 +18,7 @@ from realtime_runs.statuses import RunStatus
 from tests import tasks as t
 
 # Emptying only our own tables after each test takes half the time.
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 HOSTILE_TAGS = ["é", "user:1", "a,b", "x" * 128, "😀" * 128, "\u202e", "a b", "%s", "..", "'; --"]
 

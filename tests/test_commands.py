@@ -164,7 +164,7 @@ class OnTerminal:
     def __init__(self, arguments, env):
         self.ours, theirs = pty.openpty()
         env = env | {"COLUMNS": "100", "LINES": "30"}
-        command_line = [sys.executable, "manage.py", *arguments]
+        command_line = [sys.executable, "manage.py", *arguments, "--skip-checks"]
         self.process = subprocess.Popen(command_line, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
         os.close(theirs)
         self.text = ""

@@ -24,7 +24,7 @@ from tests.conftest import eventually
 from tests.following import Reader, everybody_left, later, later_in_batch, touch
 
 # Emptying only our own tables after each test takes half the time.
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 HOSTILE_TAGS = ["é", "user:1", "a,b", "x" * 128, "😀" * 128, "\u202e", "a b", "%", "..", "'; --", "{a}", "a\nb"]
 

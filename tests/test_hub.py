@@ -27,7 +27,7 @@ from tests.conftest import HOUR, close_connection_of_event_loops, eventually
 from tests.following import Reader, everybody_left, later, later_in_batch, touch
 
 # Emptying only our own tables after each test takes half the time.
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 KINDS = ["for", "async for"]
 

@@ -28,7 +28,7 @@ from tests.conftest import EMBEDDED
 from tests.in_process import worker_in_thread
 from tests.tasks_inputs import Approval, approval, numbers
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 in_one_transaction = pytest.mark.django_db(transaction=False)
 

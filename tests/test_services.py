@@ -19,7 +19,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 
 from tests import services
-from tests.conftest import with_settings
+from tests.conftest import EMBEDDED, with_settings
 from tests.services import Refused, Service, ServiceMissing, ServiceUnreachable
 
 # --- the servers of this session -------------------------------------------------------------------------------------
@@ -217,8 +217,10 @@ def test_of_a_running_postgres_a_new_database_is_used_and_dropped():
 # --- whole sessions --------------------------------------------------------------------------------------------------
 
 TINY_SUITE = """
-import os, pathlib, time
+import os, pathlib, pytest, time
 
+@pytest.mark.sqlite
+@pytest.mark.postgres
 def test_that_uses_both(redis_url):
     lines = [os.environ["DATABASE_URL"], redis_url]
     pathlib.Path("seen.part").write_text("\\n".join(lines))
@@ -372,8 +374,9 @@ def test_what_never_comes_true_fails_with_the_last_value(eventually):
         eventually(lambda: 0, timeout=0.05, message="the sky is green")
 
 
-def test_a_worker_is_ready_and_ends_when_told(worker):
-    process = worker()
+def test_a_worker_is_ready_and_ends_when_told(server_env, start_process):
+    process = start_process(["manage.py", "runs_worker"], env=server_env | {"REALTIME_RUNS_BACKEND": EMBEDDED})
+    process.wait_for_output("Worker ready")
     assert not process.has_ended
     process.terminate()
     assert process.wait() == 0, process.output()

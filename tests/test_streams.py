@@ -30,7 +30,7 @@ from tests import tasks as t
 from tests.stored_chunks import stored_chunks
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"]),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("nobody_executes"),
 ]
 

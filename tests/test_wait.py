@@ -28,7 +28,7 @@ from tests.in_process import worker_in_thread
 
 pytestmark = pytest.mark.django_db
 
-committing = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+committing = pytest.mark.django_db(transaction=True)
 
 TOKEN_TASKS = pytest.mark.parametrize("task", [t.wait_token, t.wait_token_sync])
 TIMED_OUT = {"ok": False, "output": None}

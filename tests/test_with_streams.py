@@ -20,7 +20,7 @@ from tests import tasks as t
 from tests.conftest import eventually
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"]),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("nobody_executes"),
 ]
 

@@ -62,7 +62,8 @@ class Fleet:
 
     def _start(self) -> Process:
         env = with_settings({**self.env, "REALTIME_RUNS_BACKEND": EMBEDDED}, self._overrides)
-        process = Process(["manage.py", "runs_worker"], env, self._folder / f"worker-{len(self._all)}.log")
+        command = ["manage.py", "runs_worker", "--skip-checks"]
+        process = Process(command, env, self._folder / f"worker-{len(self._all)}.log")
         self._all.append(process)
         return process
 
@@ -113,7 +114,7 @@ def fleet(_fleet_of_module: Fleet, server_env: dict[str, str], request: pytest.F
     _fleet_of_module.env = server_env
     request.node.stash[FLEET_OUTPUT] = (_fleet_of_module, len(_fleet_of_module.output()))
     yield _fleet_of_module
-    # The database is emptied now, and PostgreSQL locks all tables for that, in whatever order.
+    # The database is emptied now: nobody shall write to it meanwhile.
     _fleet_of_module.freeze(*_fleet_of_module.processes)
 
 

@@ -28,7 +28,7 @@ from tests import tasks as t
 from tests.conftest import HOUR, Process, eventually, with_settings
 from tests.following import everybody_left
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 log = streams.define("log", str)
 

@@ -16,7 +16,7 @@ from realtime_runs.models import Stream, StreamChunk
 from realtime_runs.packets import Packet
 from tests import tasks as t
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 log = streams.define("log", str)
 

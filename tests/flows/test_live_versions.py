@@ -16,7 +16,7 @@ from realtime_runs.models import Run
 from tests.conftest import eventually
 from tests.following import Reader, everybody_left, later, later_in_batch, touch
 
-pytestmark = pytest.mark.django_db(transaction=True, available_apps=["realtime_runs"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
