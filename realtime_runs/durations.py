@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -24,8 +25,7 @@ def parse_duration(value: Duration, what: str = "duration") -> timedelta:
         seconds = value.total_seconds()
     elif isinstance(value, str):
         # Short, so that a hostile text cannot make the parser work for long.
-        parsed = parse(value) if len(value) <= 64 else None
-        seconds = float(parsed) if isinstance(parsed, int | float) else None
+        seconds = _parse(value) if len(value) <= 64 else None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value) if abs(value) < 1e12 else math.inf
     if seconds is None or not math.isfinite(seconds):
@@ -35,6 +35,12 @@ def parse_duration(value: Duration, what: str = "duration") -> timedelta:
     if seconds > LONGEST.total_seconds():
         raise InvalidOption(f"{what} {value!r} is longer than 100 years.")
     return timedelta(seconds=seconds)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> float | None:
+    parsed = parse(text)
+    return float(parsed) if isinstance(parsed, int | float) else None
 
 
 def parse_when(value: Duration | datetime, what: str = "delay") -> timedelta:

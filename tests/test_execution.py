@@ -195,6 +195,22 @@ def test_without_the_lease_no_move_changes_anything(move, loss):
     assert (Run.objects.filter(pk=handle.id).values().get(), history(handle)) == before
 
 
+def test_a_run_can_be_claimed_in_the_millisecond_in_which_it_was_triggered():
+    for number in range(50):
+        claimed(t.echo.trigger(number))
+
+
+def test_runs_are_claimed_in_the_order_in_which_they_were_triggered():
+    ids = [t.echo.trigger(number).id for number in range(20)]
+    claimed = lifecycle.claim(["t-echo"], 20)
+    assert [run.id for run in claimed] == ids
+    assert [(run.status, run.attempt, run.version) for run in claimed] == [("EXECUTING", 1, 2)] * 20
+    assert claimed == list(Run.objects.order_by("rank"))
+    assert [vars(run) | {"_state": 0} for run in claimed] == [
+        vars(run) | {"_state": 0} for run in Run.objects.order_by("rank")
+    ]
+
+
 def test_a_claimed_run_is_not_claimed_again():
     handle = t.echo.trigger(1)
     claimed(handle)

@@ -8,11 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
+
+from django.db import connection
 
 from realtime_runs.engine.stream_rows import close_streams_of
 from realtime_runs.live import bell
 from realtime_runs.models import Attempt, Change, FromNow, RunEvent, database_now
+from realtime_runs.models.bulk import insert_many
+from realtime_runs.models.prepared import Place, Prepared, places
 from realtime_runs.statuses import FINAL, RunStatus
 
 
@@ -80,12 +85,16 @@ def _write(ledger: _Ledger) -> None:
     for reason, ids in ledger.final.items():
         close_streams_of(ids, reason)
     for error, ids in ledger.ended.items():
-        Attempt.objects.filter(run__in=ids, finished_at=None).update(finished_at=FromNow(), error=error)
+        _prepared_end(connection.vendor, len(ids)).execute(run=ids, error=error)
     if ledger.events:
         now = database_now()
-        RunEvent.objects.bulk_create(
-            RunEvent(run_id=change.run_id, status=status, attempt=change.attempt, at=now)
-            for change, status in ledger.events
-        )
+        rows = [(change.run_id, status, change.attempt, now) for change, status in ledger.events]
+        insert_many(RunEvent, ("run_id", "status", "attempt", "at"), rows)
         bell.announce([change for change, _ in ledger.events])
     bell.announce_work(ledger.work)
+
+
+@lru_cache
+def _prepared_end(vendor: str, count: int) -> Prepared:
+    going_on = Attempt.objects.filter(run__in=places("run", count), finished_at=None)
+    return Prepared.update(going_on, {"finished_at": FromNow(), "error": Place("error")})

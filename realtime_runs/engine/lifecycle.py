@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import connection
 from django.db.models import Case, F, Value, When
 from django.db.models.functions import Coalesce
 
@@ -25,7 +25,9 @@ from realtime_runs.ids import new_lease_token
 from realtime_runs.live import bell
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Attempt, Change, FromNow, IdempotencyClaim, Run, database_now
-from realtime_runs.models.returning import NUMBER_PLACE, Place, PreparedUpdate
+from realtime_runs.models.bulk import insert_many
+from realtime_runs.models.prepared import NUMBER_PLACE, Place, Prepared, PreparedMove, places
+from realtime_runs.models.returning import change_of
 from realtime_runs.models.run import RunQuerySet, touched
 from realtime_runs.packets import Packet
 from realtime_runs.statuses import FINAL, FREES_IDEMPOTENCY_KEY, LEASED, RunStatus
@@ -42,51 +44,70 @@ def worker_name() -> str:
 # -- the worker's moves -----------------------------------------------------------------------------------------------
 
 
+def has_ready(task_ids: Collection[str]) -> bool:
+    """Whether a run of these tasks could be claimed."""
+    return bool(_prepared_ready(connection.vendor, tuple(task_ids), 1, None, False).rows())
+
+
 @atomic()
 def claim(task_ids: Collection[str], limit: int, *, run_ids: Collection[str] | None = None) -> list[Run]:
     """Take up to `limit` ready runs of these tasks: EXECUTING, with a lease. The rows, in the order of the queue."""
-    ready = Run.objects.ready().filter(task__in=task_ids)
-    if run_ids is not None:
-        ready = ready.filter(pk__in=run_ids)
-    # Other workers skip what we have locked; SQLite has one writer at a time and needs no row locks.
-    ids = list(ready.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
+    count = None if run_ids is None else len(run_ids)
+    if not task_ids or count == 0:
+        return []
+    ready = _prepared_ready(connection.vendor, tuple(task_ids), limit, count, True)
+    ids = [pk for (pk,) in ready.rows(run=tuple(run_ids or ()))]
     if not ids:
         return []
-    changes = (
-        Run.objects.ready()
-        .filter(pk__in=ids)
-        .move(
-            RunStatus.EXECUTING,
-            attempt=F("attempt") + 1,
-            lease_token=new_lease_token(),
-            lease_until=FromNow(app_settings.LEASE_SECONDS),
-            started_at=Coalesce(F("started_at"), FromNow()),
-            expires_at=None,
-        )
-    )
+    taken = _prepared_claim(connection.vendor, len(ids), app_settings.LEASE_SECONDS)
+    runs = taken.instances(Run, run=ids, token=new_lease_token())
     name, now = worker_name(), database_now()
-    Attempt.objects.bulk_create(
-        Attempt(run_id=change.run_id, number=change.attempt, worker=name, started_at=now) for change in changes
-    )
-    ledger.entered(changes, RunStatus.EXECUTING)
+    begun = [(run.pk, run.attempt, name, now, "") for run in runs]
+    insert_many(Attempt, ("run_id", "number", "worker", "started_at", "error"), begun)
+    ledger.entered([change_of(run) for run in runs], RunStatus.EXECUTING)
     place = {run_id: index for index, run_id in enumerate(ids)}
-    return sorted(Run.objects.filter(pk__in=[c.run_id for c in changes]), key=lambda run: place[run.pk])
+    return sorted(runs, key=lambda run: place[run.pk])
+
+
+@lru_cache(maxsize=256)
+def _prepared_ready(vendor: str, task_ids: tuple[str, ...], limit: int, count: int | None, locks: bool) -> Prepared:
+    """Ids of ready runs, of `count` that are given or of all."""
+    ready = Run.objects.ready().filter(task__in=task_ids)
+    if count is not None:
+        ready = ready.filter(pk__in=places("run", count))
+    if locks:  # other workers skip what we have locked; SQLite has one writer at a time and needs no row locks
+        ready = ready.select_for_update(skip_locked=True)
+    return Prepared.read(ready.values_list("pk")[:limit])
+
+
+@lru_cache(maxsize=256)
+def _prepared_claim(vendor: str, count: int, lease_seconds: float) -> Prepared:
+    ready = Run.objects.ready().filter(pk__in=places("run", count)).that_may_enter(RunStatus.EXECUTING)
+    values = touched(
+        status=RunStatus.EXECUTING,
+        attempt=F("attempt") + 1,
+        lease_token=Place("token"),
+        lease_until=FromNow(lease_seconds),
+        started_at=Coalesce(F("started_at"), FromNow()),
+        expires_at=None,
+    )
+    return Prepared.update(ready, values, [field.attname for field in Run._meta.concrete_fields])
 
 
 def complete(lease: Lease, output: Packet) -> None:
     hooked = tuple(registry.with_hook_after(RunStatus.COMPLETED))
-    changes = _prepared_complete(transaction.get_connection().vendor, hooked).execute(
+    changes = _prepared_complete(connection.vendor, hooked).changes(
         lease.attempt, run_id=lease.run_id, token=lease.token, output=output.text, output_type=output.type
     )
     _finish_attempt(_held(changes, lease), RunStatus.COMPLETED)
 
 
 @lru_cache
-def _prepared_complete(vendor: str, hooked: tuple[str, ...]) -> PreparedUpdate:
-    """Of all moves the one that every run makes. The arguments are what its statement depends on."""
+def _prepared_complete(vendor: str, hooked: tuple[str, ...]) -> PreparedMove:
+    """The arguments are what its statement depends on."""
     runs = _leased(Lease(Place("run_id"), NUMBER_PLACE, Place("token"))).that_may_enter(RunStatus.COMPLETED)
     output = {"output": Place("output"), "output_type": Place("output_type")}
-    return PreparedUpdate(runs, touched(status=RunStatus.COMPLETED, **output, **_final_values(RunStatus.COMPLETED)))
+    return PreparedMove.of(runs, touched(status=RunStatus.COMPLETED, **output, **_final_values(RunStatus.COMPLETED)))
 
 
 def fail(lease: Lease, error: RunError, *, status: RunStatus = RunStatus.FAILED) -> None:

@@ -7,9 +7,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from realtime_runs.exceptions import RunNotFound
@@ -17,6 +18,7 @@ from realtime_runs.live import bell
 from realtime_runs.live.chunks import Appended, End
 from realtime_runs.models import FromNow, Run, Stream, StreamName
 from realtime_runs.models.bulk import update_many
+from realtime_runs.models.prepared import Prepared, places
 from realtime_runs.models.stream import OUTPUT
 
 _MOST_KNOWN: Final = 10_000
@@ -108,7 +110,16 @@ def save(streams: Sequence[StreamRow]) -> None:
 
 def close_streams_of(run_ids: Collection[str], reason: str) -> None:
     """Close all streams of runs that are final, in the transaction that ends them."""
-    streams = Stream.objects.filter(run__in=run_ids, closed_at=None).order_by("pk").select_for_update()
-    if found := list(streams):
-        Stream.objects.filter(pk__in=[stream.pk for stream in found]).update(closed_at=FromNow(), end_reason=reason)
+    ids = [pk for (pk,) in _prepared_open(connection.vendor, len(run_ids)).rows(run=tuple(run_ids))]
+    if ids:
+        streams = Stream.objects.filter(pk__in=ids).order_by("pk")
+        found = list(streams)
+        streams.update(closed_at=FromNow(), end_reason=reason)
         bell.announce_chunks([Appended(stream.name, stream.next_index, end=End(reason)) for stream in found])
+
+
+@lru_cache
+def _prepared_open(vendor: str, count: int) -> Prepared:
+    """Ids of the open streams of so many runs, locked."""
+    streams = Stream.objects.filter(run__in=places("run", count), closed_at=None)
+    return Prepared.read(streams.order_by("pk").select_for_update().values_list("pk"))

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic
+from functools import cache
+from typing import Any, Final, Generic
 
 from django.db import transaction
 
@@ -19,9 +20,12 @@ from realtime_runs.ids import new_batch_id, new_run_id
 from realtime_runs.live import bell
 from realtime_runs.live.snapshot import O, P, RealtimeRun
 from realtime_runs.models import Batch, Change, Run, RunEvent, RunTag, Tag, database_now
+from realtime_runs.models.bulk import insert_many
 from realtime_runs.packets import NOTHING, Packet, check_payload, pack_payload
 from realtime_runs.statuses import RunStatus
 from realtime_runs.turns import atomic
+
+_EVENT_FIELDS: Final = ("run_id", "status", "attempt", "at")
 
 Parent = Run | RealtimeRun[Any, Any]
 
@@ -150,11 +154,14 @@ def get_batch(batch_id: str) -> Batch:
     return batch
 
 
-def _row(request: Request, run_id: str, now: datetime, parent: Parent | None, **values: Any) -> Run:
+Row = dict[str, Any]  # of a run, by column
+
+
+def _row(request: Request, run_id: str, now: datetime, parent: Parent | None, **values: Any) -> Row:
     options = request.options
     start = now + options.delay
     is_delayed = bool(options.delay)
-    return Run(
+    return _defaults() | dict(
         id=run_id,
         task=request.task.id,
         status=RunStatus.DELAYED if is_delayed else RunStatus.QUEUED,
@@ -176,7 +183,8 @@ def _row(request: Request, run_id: str, now: datetime, parent: Parent | None, **
         ttl=options.ttl,
         created_at=now,
         updated_at=now,
-        run_at=start,
+        # SQLite's clock has milliseconds: a worker that looks within the same one shall find the run.
+        run_at=start if is_delayed else now.replace(microsecond=now.microsecond // 1000 * 1000),
         rank=start - timedelta(seconds=options.priority),
         delayed_until=start if is_delayed else None,
         queued_at=None if is_delayed else now,
@@ -185,33 +193,36 @@ def _row(request: Request, run_id: str, now: datetime, parent: Parent | None, **
     )
 
 
-def _insert(rows: list[Run], requests: Sequence[Request], now: datetime) -> None:
-    Run.objects.bulk_create(rows)
-    RunEvent.objects.bulk_create(RunEvent(run_id=run.id, status=run.status, attempt=0, at=now) for run in rows)
-    tag_runs(
-        {run.id: request.options.tags for run, request in zip(rows, requests, strict=True) if request.options.tags}
-    )
-    bell.announce([Change(run.id, 1, 0, tuple(run.tag_names), run.batch_id) for run in rows])
-    queued = [run.id for run in rows if run.status == RunStatus.QUEUED]
+@cache
+def _defaults() -> Row:
+    """Of all columns, in the order in which they are inserted."""
+    return {field.attname: field.get_default() for field in Run._meta.concrete_fields}
+
+
+def _insert(rows: list[Row], requests: Sequence[Request], now: datetime) -> None:
+    insert_many(Run, tuple(_defaults()), [tuple(row.values()) for row in rows])
+    insert_many(RunEvent, _EVENT_FIELDS, [(row["id"], row["status"], 0, now) for row in rows])
+    tags = {row["id"]: request.options.tags for row, request in zip(rows, requests, strict=True)}
+    tag_runs({run_id: its_tags for run_id, its_tags in tags.items() if its_tags}, now)
+    bell.announce([Change(row["id"], 1, 0, tuple(row["tag_names"]), row["batch_id"]) for row in rows])
+    queued = [row["id"] for row in rows if row["status"] == RunStatus.QUEUED]
     if queued:
         backend = get_backend()
         # robust: the rows are committed; a backend that cannot be reached must not make the trigger look failed.
         transaction.on_commit(lambda: backend.dispatch(queued), robust=True)
 
 
-def tag_runs(tags: dict[str, tuple[str, ...]]) -> None:
+def tag_runs(tags: dict[str, tuple[str, ...]], now: datetime | None = None) -> None:
     """Store which run carries which tag. Only for runs whose row says so in the same transaction."""
     if tags:
-        make_tags(name for its_tags in tags.values() for name in its_tags)
-        RunTag.objects.bulk_create(
-            [RunTag(run_id=run_id, tag_id=name) for run_id, its_tags in tags.items() for name in its_tags],
-            ignore_conflicts=True,
-        )
+        make_tags((name for its_tags in tags.values() for name in its_tags), now)
+        carried = [(run_id, name) for run_id, its_tags in tags.items() for name in its_tags]
+        insert_many(RunTag, ("run_id", "tag_id"), carried, ignore_conflicts=True)
 
 
-def make_tags(names: Iterable[str]) -> None:
+def make_tags(names: Iterable[str], now: datetime | None = None) -> None:
     """Those that are new. Sorted, so that two transactions with the same new ones wait for each other instead of
     deadlocking.
     """
-    now = database_now()
-    Tag.objects.bulk_create([Tag(name=name, created_at=now) for name in sorted(set(names))], ignore_conflicts=True)
+    now = now or database_now()
+    insert_many(Tag, ("name", "created_at"), [(name, now) for name in sorted(set(names))], ignore_conflicts=True)

@@ -275,6 +275,6 @@ class Worker:
 
 def _claim(task_ids: Sequence[str], limit: int) -> list[Run]:
     # Look first: an idle worker should not queue for SQLite's write lock.
-    if not Run.objects.ready().filter(task__in=task_ids).exists():
+    if not lifecycle.has_ready(task_ids):
         return []
     return lifecycle.claim(task_ids, limit)
