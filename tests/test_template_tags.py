@@ -10,7 +10,8 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.template import Context, Template
 from django.test import Client, RequestFactory, override_settings
 
-from realtime_runs import batch, runs, streams
+from realtime_runs import auth, batch, runs, streams
+from realtime_runs.access.keys import secret_keys
 from realtime_runs.access.policy import Policy
 from realtime_runs.display.chunks import MOST_CHARACTERS
 from realtime_runs.exceptions import InvalidOption
@@ -246,6 +247,15 @@ def test_the_button_is_a_form_that_leads_back(user: User, client: Client) -> Non
     answer = press(client, run.id, next="/page?x=1&y=2")
     assert (answer.status_code, answer["Location"]) == (302, "/page?x=1&y=2")
     assert runs.retrieve(run).is_cancelled
+
+
+def test_the_form_takes_a_session_and_no_other_credential(client: Client) -> None:
+    run = t.echo.trigger(1)
+    client.logout()
+    for key in (auth.create_public_token(["admin", "write:runs"]), secret_keys()[0]):
+        client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+        assert press(client, run.id).status_code == 403
+    assert not runs.retrieve(run).is_completed
 
 
 def test_the_button_is_hidden_when_the_run_is_over(user: User) -> None:

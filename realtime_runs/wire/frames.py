@@ -36,7 +36,7 @@ class Source:
     def __init__(self, see: See | None = None) -> None:
         self._see = see
 
-    def _feed(self, position: Position | None) -> Feed:
+    def _feed(self, position: Position | None, is_fresh: bool) -> Feed:
         raise NotImplementedError
 
     async def _tracker(self, position: Position | None) -> Tracker:
@@ -44,15 +44,18 @@ class Source:
             return RunTracker(position)
         return FeedTracker(await readers.run(reading.read_horizon), position)
 
-    async def frames(self, position: Position | None = None, *, pause: float = 0) -> AsyncGenerator[Frame, None]:
+    async def frames(
+        self, position: Position | None = None, *, pause: float = 0, is_fresh: bool = False
+    ) -> AsyncGenerator[Frame, None]:
         """From the position on, or from the beginning. The first frame comes at once, the others with news.
 
+        `is_fresh`: the first is what the database has, not what a bell last told: for who asks once and goes.
         The end, where there is one, is the end of the run. Raises RunNotFound or BatchNotFound.
         """
         is_first = True
         while True:
             tracker = await self._tracker(position)
-            subscription = Subscription(self._feed(position), convert=_same)
+            subscription = Subscription(self._feed(position, is_fresh), convert=_same)
             async with aclosing(subscription.pages(pause=pause)) as pages:
                 async for runs in pages:
                     new = tracker.take(runs)
@@ -75,8 +78,8 @@ class RunSource(Source):
         super().__init__()
         self._run_id = run_id
 
-    def _feed(self, position: Position | None) -> Feed:
-        return RunFeed(self._run_id, is_resumed=bool(position))
+    def _feed(self, position: Position | None, is_fresh: bool) -> Feed:
+        return RunFeed(self._run_id, is_resumed=bool(position) and not is_fresh)
 
     async def _tracker(self, position: Position | None) -> Tracker:
         return RunTracker(position if isinstance(position, int) else 0)
@@ -89,7 +92,7 @@ class TagSource(Source):
         self._tags = tags
         self._look_back = parse_duration(look_back)
 
-    def _feed(self, position: Position | None) -> Feed:
+    def _feed(self, position: Position | None, is_fresh: bool) -> Feed:
         return TagFeed(self._tags, self._look_back, app_settings.FEED_MAX_RUNS, changed_since=_since(position))
 
 
@@ -98,7 +101,7 @@ class BatchSource(Source):
         super().__init__(see)
         self._batch_id = batch_id
 
-    def _feed(self, position: Position | None) -> Feed:
+    def _feed(self, position: Position | None, is_fresh: bool) -> Feed:
         return BatchFeed(self._batch_id, changed_since=_since(position))
 
 

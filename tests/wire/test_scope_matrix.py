@@ -91,8 +91,9 @@ REALTIME = [
     Route("GET", "/realtime/v1/streams/{run}/input/approval", READ_RUN),
     Route("POST", "/realtime/v1/streams/{run}/input/approval", ["write:inputStreams", "write:inputStreams:{run}"], {"data": 1}),
 ]  # fmt: skip
-# Without a credential: the address says it all, or there is nothing to protect.
-OPEN = {"packet-upload", "packet-download", "run-packet-download", "complete-wait-token", "schema"}
+# Without a credential: the address says it all, or there is nothing to protect. The form takes none but a session, which
+# tests/test_template_tags.py shows.
+OPEN = {"packet-upload", "packet-download", "run-packet-download", "complete-wait-token", "schema", "cancel-run"}
 
 IDS = {"runs": "run", "tasks": "task", "tags": "tag", "batch": "batch", "waitpoints": "wait", "inputStreams": "run"}
 KINDS = [("read", kind) for kind in IDS] + [("write", kind) for kind in IDS]

@@ -88,7 +88,7 @@ class RunsConsumer(EventStreamConsumer):
             seconds * random.uniform(1 - _JITTER, 1 + _JITTER),  # noqa: S311 so that not all come back at once
             max(self.principal.seconds_left, 0),
         )
-        async with aclosing(source.frames(position, pause=_BURST_SECONDS)) as frames:
+        async with aclosing(source.frames(position, pause=_BURST_SECONDS, is_fresh=not seconds)) as frames:
             frame = await anext(frames)
             if not frame.runs and seconds:
                 try:
