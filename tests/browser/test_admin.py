@@ -3,12 +3,17 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 
 from realtime_runs import runs, tasks, wait
+from realtime_runs.ids import earliest_run_id
+from realtime_runs.live.snapshot import RunError
+from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 from tests.browser.conftest import PHONE, Pages, log_in
 from tests.conftest import WebServer
@@ -54,6 +59,26 @@ def assert_same(page: Page) -> None:
     assert page.evaluate("window.isTheSamePage === true")
 
 
+def store_an_hour() -> None:
+    """Runs of the last hour, as a chart has them."""
+    now, rows = timezone.now(), []
+    for number in range(300):
+        at = now - timedelta(seconds=12 * (300 - number) - 10)
+        started = at + timedelta(seconds=0.2 + number * 7 % 11 / 10 + (number % 60 > 50) * 2)
+        failed = number % 14 == 0 or 200 < number < 215
+        error = (
+            RunError("HTTPError" if number % 3 else "ValueError", "503 from the supplier").to_json() if failed else ""
+        )
+        times = dict.fromkeys(("created_at", "updated_at", "run_at", "rank", "queued_at"), at)
+        rows.append(
+            Run(
+                **{"id": f"{earliest_run_id(at)}{number:019}", "task": "import-orders", "error": error, **times},
+                **{"status": "FAILED" if failed else "COMPLETED", "started_at": started, "finished_at": started},
+            )
+        )
+    Run.objects.bulk_create(rows)
+
+
 def badge(page: Page) -> "object":
     return page.locator(".rr-head run-status [part=label]")
 
@@ -88,18 +113,20 @@ def test_list_and_overview_move_in_place(
     expect(page.locator("#result_list tbody tr")).to_have_count(1)
     expect(page.locator("#result_list")).to_contain_text(first.id)
 
+    store_an_hour()
     page.get_by_role("link", name="Overview").click()
     page.get_by_role("heading", name="Overview").wait_for()
     mark(page)
     expect(page.locator("section", has_text="Runs by minute").locator("rect")).not_to_have_count(0, timeout=SOON)
     page.locator("#rr-volume summary").click()
-    expect(page.locator("section", has_text="Why runs fail")).to_contain_text("RuntimeError", timeout=SOON)
+    expect(page.locator("section", has_text="Why runs fail")).to_contain_text("HTTPError", timeout=SOON)
     expect(page.locator("section", has_text="Queue delay").locator("circle")).not_to_have_count(0, timeout=SOON)
     run = tasks.trigger("slow", {"seconds": 60})
     expect(page.locator("section", has_text="Executing longest")).to_contain_text(run.id, timeout=SOON)
     assert page.locator("#rr-volume").evaluate("details => details.open")
     assert_same(page)
     accessible(page)
+    page.locator("#rr-volume summary").click()
     picture(page, "admin-overview")
     runs.cancel(run)
 
@@ -117,9 +144,12 @@ def test_the_page_of_a_run_goes_live_to_its_end_and_shows_as_text_what_tasks_wro
     events = page.locator("#rr-events")
     events.locator("summary").click()
     events.locator("summary").focus()
+    page.evaluate("window.parts = ['rr-events', 'rr-timeline', 'rr-metadata'].map((id) => document.getElementById(id))")
     expect(badge(page)).to_have_text("Executing", timeout=SOON)
-    text = page.locator('run-stream[key="ai-output"] [part=text]')
+    stream = page.locator('run-stream[key="ai-output"]')
+    text = stream.locator("[part=text]")
     expect(text).to_contain_text("token-3", timeout=SOON)
+    page.evaluate("window.parts.push(document.querySelector('run-stream'))")
     picture(page, "admin-run")
     expect(text).to_contain_text("token-29", timeout=SOON)
     expect(badge(page)).to_have_text("Completed", timeout=SOON)
@@ -128,6 +158,7 @@ def test_the_page_of_a_run_goes_live_to_its_end_and_shows_as_text_what_tasks_wro
     expect(page.locator("#rr-timeline rect.rr-executing")).to_have_count(1)
     assert events.evaluate("details => details.open && details.contains(document.activeElement)")
     assert text.inner_text().count("token-7") == 1
+    assert page.evaluate("window.parts.every((part) => part.isConnected)")
     assert_same(page)
     accessible(page)
 

@@ -25,22 +25,40 @@ function morphAttributes(old, fresh) {
   }
 }
 
+/**
+ * The old child that becomes this one. Texts are taken where they are; elements with an id wherever they are; others
+ * may be further on, but not beyond one with an id that stays.
+ */
+function findOld(wanted, place, kept) {
+  if (wanted.nodeType !== Node.ELEMENT_NODE) return place && isSame(place, wanted) ? place : null;
+  if (kept.has(wanted.id)) return kept.get(wanted.id);
+  for (let old = place; old && !kept.has(key(old)); old = old.nextSibling) {
+    if (isSame(old, wanted)) return old;
+  }
+  return null;
+}
+
 /** @param {Element} old @param {Element} fresh gives its children away */
 export function morphChildren(old, fresh) {
+  const kept = new Map(); // by id, those of our children that stay
+  for (const wanted of fresh.children) {
+    const same = wanted.id ? [...old.children].find((child) => isSame(child, wanted)) : null;
+    if (same) kept.set(wanted.id, same);
+  }
   let place = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {
-    let found = place;
-    while (found && !isSame(found, wanted)) found = found.nextSibling;
+    const found = findOld(wanted, place, kept);
     if (!found) {
       old.insertBefore(wanted, place);
       continue;
     }
-    while (place !== found) {
+    while (place && place !== found && !kept.has(key(place))) {
       const gone = place;
       place = place.nextSibling;
       gone.remove();
     }
-    place = found.nextSibling;
+    if (found === place) place = found.nextSibling;
+    else old.insertBefore(found, place);
     morph(found, wanted);
   }
   while (place) {
