@@ -43,7 +43,8 @@ class Rejected:
 class Report:
     """The counts so far and the rejected rows; takes rows one by one and keeps none of the good ones.
 
-    `accepted` and the length of `rejected` add up to `total`, the numbers in `states` to `accepted`.
+    `accepted` and the length of `rejected` add up to `total`, the numbers in `states` to `accepted`. While a file is
+    being read, the metadata of the run has only the latest of the rejected rows.
     """
 
     file: str
@@ -51,6 +52,10 @@ class Report:
     accepted: int = 0
     states: dict[str, int] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def rejected_count(self) -> int:
+        return self.total - self.accepted
 
     def add(self, row: Row) -> None:
         self.total += 1

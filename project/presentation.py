@@ -4,7 +4,9 @@ import json
 from typing import Any, Final
 
 from django.urls import reverse
+from pydantic import TypeAdapter, ValidationError
 
+from project.airports import Report
 from realtime_runs import runs
 from realtime_runs.display.elapsed import duration
 from realtime_runs.display.progress import read_progress
@@ -12,6 +14,7 @@ from realtime_runs.display.text import showable
 from realtime_runs.packets import Packet, unpack
 from realtime_runs.statuses import FINAL, UNFINISHED, RunStatus
 
+REPORT: Final = TypeAdapter(Report)
 LONGEST_TEXT: Final = 50_000  # characters of a payload or output on a page
 
 RealtimeRun = runs.RealtimeRun[Any, Any]
@@ -40,17 +43,29 @@ def summary(run: RealtimeRun) -> dict[str, Any]:
 
 def detail(run: RealtimeRun) -> dict[str, Any]:
     """A run on its own page; what there is not is empty."""
+    report = import_report(run)
+    metadata = {key: value for key, value in run.metadata.items() if not (report and key == "report")}
     return summary(run) | {
         "attempts": f"{run.attempt_count} of {run.max_attempts}",
         "streams": run.realtime_streams,
         "is_approval": run.task_identifier == "wait-approval" and not run.is_completed,
-        "report": unpack(run.output_packet) if run.task_identifier == "import-airports" and run.is_success else None,
-        "metadata": pretty(run.metadata) if run.metadata else "",
+        "report": report,
+        "metadata": pretty(metadata) if metadata else "",
         "payload": packet_text(run.payload_packet),
         "output": packet_text(run.output_packet),
         "error": showable(f"{run.error.name}: {run.error.message}", LONGEST_TEXT) if run.error else "",
         "stack_trace": showable(run.error.stack_trace, LONGEST_TEXT) if run.error else "",
     }
+
+
+def import_report(run: RealtimeRun) -> Report | None:
+    """What an import has counted: in its output when it is through, and in its metadata so far."""
+    if run.task_identifier != "import-airports":
+        return None
+    try:
+        return REPORT.validate_python(unpack(run.output_packet) if run.is_success else run.metadata.get("report"))
+    except ValidationError:  # not there yet; and whoever triggers a run may write anything into its metadata
+        return None
 
 
 def columns(found: list[RealtimeRun]) -> list[tuple[str, str, list[dict[str, Any]]]]:

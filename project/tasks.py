@@ -6,6 +6,7 @@ None is tried again after a failure, so that a failure can be seen. Payload fiel
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -188,6 +189,9 @@ async def summarise_file(payload: SummaryRequest | None = None) -> summary.Summa
     return result
 
 
+MOST_REJECTED = 50  # rows in the metadata, which is small; the output has all of them
+
+
 class Stopped(Exception):
     """The import was told to stop; what it counted so far must not pass for a result."""
 
@@ -216,10 +220,12 @@ def import_airports(payload: ImportRequest | None = None, *, ctx: RunContext) ->
         report.add(row)
         if report.total % 100 == 0 or report.total == total:
             metadata.set("progress", progress(report.total, total))
+            metadata.set("report", asdict(replace(report, rejected=report.rejected[-MOST_REJECTED:])))
             if ctx.signal.wait(request.delay_ms / 1000):
                 raise Stopped(f"Told to stop after {report.total:,} of {total:,} rows")
     report.states = dict(sorted(report.states.items()))
     places = len(report.states)
+    metadata.delete("report")  # the output is one
     metadata.set("status", f"{report.accepted:,} of {report.total:,} airports in {places} states and territories")
     return report
 

@@ -117,5 +117,10 @@ def answer(run: runs.RealtimeRun[Any, Any], value: dict[str, bool]) -> None:
 def board(request: HttpRequest, tag: str) -> HttpResponse:
     """All runs of a tag, in columns by what they do; the newest hundred."""
     found = runs.list(tag=tag, page_size=BOARD_SIZE)
-    context = {"tag": tag, "columns": columns(found.data), "has_more": bool(found.next), **access.context(tag=tag)}
+    context = {
+        "tag": tag,
+        "columns": columns(found.data),
+        "oldest": found.data[-1].created_at if found.next else None,
+        **access.context(tag=tag),
+    }
     return render(request, "project/board.html", context)

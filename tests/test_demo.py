@@ -556,9 +556,19 @@ def test_a_decision_reaches_the_task_that_waits_for_it(client, working, eventual
 def test_the_page_of_an_import_lists_what_was_rejected(client, transactional_db):
     handle = tasks.trigger("import-airports", {"delayMs": 0})
     html = client.get(f"/runs/{handle.id}").content.decode()
-    assert "3356 of 3376 airports accepted" in html
+    assert "3,356 of 3,376 airports accepted" in html
     assert "no city; no state; country &#x27;Thailand&#x27; is not USA" in html
     assert html.count("<tr>") == 21
+
+
+def test_the_page_of_an_import_that_goes_on_shows_its_report_so_far_and_no_other(client, transactional_db):
+    so_far = {"file": "a.csv", "total": 1200, "accepted": 1190, "states": {"TX": 1190}, "rejected": []}
+    for report, is_shown in ((so_far, True), ({"rejected": 5}, False), (HOSTILE, False)):
+        handle = tasks.trigger("import-airports", {}, delay="1h", metadata={"report": report})
+        html = client.get(f"/runs/{handle.id}").content.decode()
+        assert ("1,190 of 1,200 airports accepted so far" in html) is is_shown
+        assert ("10 rejected so far" in html) is is_shown
+        assert HOSTILE not in html
 
 
 def test_text_that_is_no_utf8_or_endless_is_still_shown():

@@ -42,18 +42,20 @@ def percentages(page: Page) -> None:
     )
 
 
-def test_an_import_shows_rising_progress_and_then_what_was_rejected(
+def test_an_import_shows_rising_progress_and_what_is_accepted_and_rejected_so_far(
     demo: WebServer, page: Page, accessible: Check, picture: Picture
 ) -> None:
-    start(page, demo, "import-airports", '{"delayMs": 30}')
+    start(page, demo, "import-airports", '{"delayMs": 80}')
     percentages(page)
     expect(page.locator("run-status")).to_have_text("Executing")
+    expect(page.get_by_role("heading", name="airports accepted so far")).to_be_visible()
+    expect(page.get_by_role("cell", name="no city; no state", exact=True).first).to_be_visible()
     accessible(page)
     expect(page.locator("run-status")).to_have_text("Completed", timeout=15_000)
     values = page.evaluate("values")
     assert values == sorted(values)
     assert len(set(values)) > 3
-    expect(page.get_by_text("3356 of 3376 airports accepted")).to_be_visible()
+    expect(page.get_by_text("3,356 of 3,376 airports accepted")).to_be_visible()
     expect(page.get_by_role("row")).to_have_count(21)
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
     accessible(page)
@@ -98,13 +100,22 @@ def test_who_waits_goes_on_when_somebody_approves_in_a_second_tab(
     expect(page.get_by_role("link", name="Decide in a new tab")).to_have_count(0)
 
 
-def test_a_canceled_run_stops_on_the_list_and_on_its_page(demo: WebServer, pages: Pages, accessible: Check) -> None:
+def test_a_run_appears_on_the_open_list_and_stops_there_and_on_its_page_when_it_is_canceled(
+    demo: WebServer, pages: Pages, accessible: Check, picture: Picture
+) -> None:
+    for task in ("fail", "import-airports"):
+        tasks.trigger(task, {}, tags=["demo"])
+    listed = pages.context.new_page()
+    listed.set_viewport_size({"width": 1100, "height": 1100})
+    listed.goto(demo.url)
+    expect(listed.locator(".run")).to_have_count(2)
     page = pages.context.new_page()
     start(page, demo, "slow", '{"seconds": 600}')
     expect(page.locator("run-status")).to_have_text("Executing")
-    listed = pages.context.new_page()
-    listed.goto(demo.url)
+    expect(listed.locator(".run")).to_have_count(3)
     row = listed.locator(".run").first
+    expect(row.locator("run-status")).to_have_text("Executing")
+    picture(listed, "demo-home")
     row.get_by_role("button", name="Cancel slow").click()
     expect(row.locator("run-status")).to_have_text("Canceled")
     expect(page.locator("run-status")).to_have_text("Canceled")
@@ -149,36 +160,39 @@ def test_a_server_that_restarts_in_the_middle_is_found_again_and_the_text_is_who
     expect(page.get_by_label("Output", exact=True)).to_contain_text("pieces")
 
 
-def test_each_button_starts_its_task(demo: WebServer, page: Page) -> None:
+def test_without_javascript_each_button_starts_its_task_and_cancel_works(
+    demo: WebServer, visitor: Callable[..., Pages]
+) -> None:
+    page = visitor(java_script_enabled=False).context.new_page()
     for sample in SAMPLES:
         start(page, demo, sample.task)
         expect(page.get_by_role("heading", level=1)).to_contain_text(sample.task)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_accessible_in_both_colours_and_fit_on_a_phone(
-    demo: WebServer, visitor: Callable[..., Pages], accessible: Check, picture: Picture, scheme: str
-) -> None:
-    failed = tasks.trigger("fail", {"message": "a long message " * 20}, tags=["demo", "x" * 128])
-    tasks.trigger("progress-task", {"items": ["a", "b"], "delayMs": 60_000}, tags=["demo"])
-    pages = visitor(viewport=PHONE, color_scheme=scheme)
-    pages.expected = ["404 (Not Found)"]  # of the page that says so
-    page = pages.context.new_page()
-    for path in ("/", f"/runs/{failed.id}", f"/runs/{failed.id}/decision", "/tags/demo", "/runs/run_none"):
-        page.goto(f"{demo.url}{path}")
-        if path == f"/runs/{failed.id}":
-            expect(page.locator("run-status")).to_have_text("Failed")
-        accessible(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-    page.set_viewport_size({"width": 1100, "height": 1300})
-    page.goto(demo.url)
-    if scheme == "light":
-        picture(page, "demo-home")
-
-
-def test_without_javascript_pages_show_and_forms_work(demo: WebServer, visitor: Callable[..., Pages]) -> None:
-    page = visitor(java_script_enabled=False).context.new_page()
     start(page, demo, "slow", '{"seconds": 600}')
     page.reload()
     page.get_by_role("button", name="Cancel slow").click()
     expect(page.locator("run-status")).to_have_text("Canceled")
+
+
+def test_pages_are_accessible_in_both_colours_and_fit_on_a_phone(
+    demo: WebServer, visitor: Callable[..., Pages], accessible: Check
+) -> None:
+    failed = tasks.trigger("fail", {"message": "a long message " * 20}, tags=["demo", "x" * 128])
+    waiting = tasks.trigger("wait-approval", {}, tags=["demo"])
+    tasks.trigger("progress-task", {"items": ["a", "b"], "delayMs": 60_000}, tags=["demo"])
+    pages = visitor(viewport=PHONE)
+    pages.expected = ["404 (Not Found)"]  # of the page that says so
+    page = pages.context.new_page()
+    for path, status in {
+        "/": "",
+        f"/runs/{failed.id}": "Failed",
+        f"/runs/{waiting.id}/decision": "Waiting",
+        "/tags/demo": "",
+        "/runs/run_none": "",
+    }.items():
+        page.goto(f"{demo.url}{path}")
+        if status:
+            expect(page.locator("run-status")).to_have_text(status)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

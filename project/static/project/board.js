@@ -6,6 +6,7 @@ import { subscribeToRunsWithTag } from "../realtime_runs/client.js";
 const board = document.querySelector("[data-tag]");
 const template = document.querySelector("template").content.firstElementChild;
 const news = document.querySelector("[data-news]");
+const oldest = Date.parse(board.dataset.from) || 0; // a page does not show all that there ever was
 const columns = [...board.querySelectorAll("[data-statuses]")];
 
 const label = (status) => status[0] + status.slice(1).toLowerCase().replaceAll("_", " ");
@@ -13,7 +14,7 @@ const columnOf = (status) => columns.find((column) => column.dataset.statuses.sp
 
 function cardOf(run) {
   const found = board.querySelector(`[data-run="${CSS.escape(run.id)}"]`);
-  if (found) return found;
+  if (found || Date.parse(run.createdAt) < oldest) return found;
   const card = template.cloneNode(true);
   card.dataset.run = run.id;
   const link = card.querySelector("a");
@@ -24,7 +25,7 @@ function cardOf(run) {
 
 function show(run) {
   const card = cardOf(run);
-  if (run.v <= Number(card.dataset.version)) return; // the page was newer
+  if (!card || run.v <= Number(card.dataset.version)) return; // the page was newer
   card.dataset.version = run.v;
   card.querySelector("[data-status]").textContent = label(run.status);
   const percentage = run.metadata.progress?.percentage;

@@ -1,5 +1,6 @@
 // The elements keep status, progress and streams up to date. What else the server has rendered of a run, marked with
-// data-fresh, is fetched again when the run changes: the page in its newest state, of which only these parts are taken.
+// data-fresh or data-list, is fetched again when the run changes: the page in its newest state, of which only these parts
+// are taken.
 
 const AGO_MS = 10_000;
 const PAUSE_MS = 500; // between two fetches, while a run changes quickly
@@ -38,10 +39,12 @@ async function refresh() {
     if (found && found.innerHTML !== old.dataset.was) old.replaceChildren(...document.importNode(found, true).childNodes);
     if (found) old.dataset.was = found.innerHTML;
   }
-  // What grows keeps what it has, such as a stream that is being read, and gets what is new.
-  for (const list of document.querySelectorAll("[data-grows]")) {
-    const found = page.getElementById(list.id)?.children ?? [];
-    list.append(...[...found].filter((one) => !document.getElementById(one.id)).map((one) => document.importNode(one, true)));
+  // A list keeps the items that it has, such as a stream that is being read; new ones come, and old ones go.
+  for (const list of document.querySelectorAll("[data-list]")) {
+    for (const [place, one] of [...(page.getElementById(list.id)?.children ?? [])].entries()) {
+      if (!document.getElementById(one.id)) list.insertBefore(document.importNode(one, true), list.children[place] ?? null);
+    }
+    for (const old of [...list.children]) if (!page.getElementById(old.id)) old.remove();
   }
   showTimes();
 }
