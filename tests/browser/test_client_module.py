@@ -1,280 +1,360 @@
-"""client.js in a real browser: what its loops get, whatever happens to the connection."""
+"""client.js in a real browser before real servers: what its loops get, whatever happens to the connection."""
 
 import gzip
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from playwright.sync_api import Page, WebSocketRoute
 
-from realtime_runs import auth, streams, tasks
-from tests.browser.conftest import Pages, aside, until
-from tests.conftest import ROOT, Process, WebServer, eventually
+from realtime_runs import auth, runs, tasks
+from tests import tasks as t
+from tests.browser.conftest import Pages, log_in
+from tests.browser.loops import MODULE, Loop, reading, report, write
+from tests.conftest import PROCESSES, ROOT, Process, WebServer, environment_of_servers, eventually, serve
+from tests.stored_chunks import stored_chunks
 
 CLIENT = ROOT / "realtime_runs/static/realtime_runs/client.js"
-MODULE = "/static/realtime_runs/client.js"
 WORDS = [f"w{number}" for number in range(40)]
-# What a page collects: globalThis.seen grows as the loop goes on, and `outcome` says how it ended.
-LOOP = """async ([options, module]) => {
-  globalThis.client = await import(module);
-  if (options) client.configure(options);
-  globalThis.seen = [];
-  globalThis.outcome = null;
-  globalThis.stop = new AbortController();
-  const signal = stop.signal;
-  globalThis.reader = SOURCE;
-  (async () => {
-    try {
-      for await (const item of reader) {
-        seen.push(item);
-        if (globalThis.pause) await new Promise((go) => setTimeout(go, globalThis.pause));
-      }
-      outcome = "end";
-    } catch (error) {
-      outcome = `${error.name} ${error.code}: ${error.message}`;
-    }
-  })();
+ELSEWHERE = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}
+LISTENERS = "fetch('/tests/listeners').then((answer) => answer.json()).then((found) => found.count)"
+SEND = """async ([name, data]) => {
+  try { await client.sendInput(...name.split(" "), data); return "sent"; } catch (error) { return error.code; }
 }"""
 
 
-class Reader:
-    """A loop in a page."""
+@pytest.fixture(scope="module")
+def module_server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """One that only serves, so that the tests may empty its database in between: they write what a worker would."""
+    log = tmp_path_factory.mktemp("client") / "server.log"
+    processes: list[Process] = []
 
-    def __init__(self, page: Page, source: str, options: dict[str, Any] | None = None, module: str = MODULE) -> None:
-        self.page = page
-        page.evaluate(LOOP.replace("SOURCE", source), [options, module])
+    def start(arguments: list[str], env: dict[str, str]) -> Process:
+        processes.append(Process(arguments, env, log))
+        return processes[-1]
 
-    def seen(self) -> Any:
-        return self.page.evaluate("seen")
-
-    def end(self) -> Any:
-        """What it has seen, once it ended."""
-        until(self.page, "outcome !== null")
-        assert self.page.evaluate("outcome") == "end"
-        return self.seen()
-
-    def error(self) -> str:
-        until(self.page, "outcome !== null")
-        return str(self.page.evaluate("outcome"))
-
-    def has_seen(self, count: int) -> None:
-        until(self.page, f"seen.length >= {count}")
+    yield serve(start, environment_of_servers(), "daphne", **ELSEWHERE)
+    processes[0].kill9()
 
 
 @pytest.fixture
-def server(asgi_server: Callable[..., WebServer]) -> WebServer:
-    return asgi_server("daphne", BACKSTOP_SECONDS=0.1)
+def server(
+    request: pytest.FixtureRequest, module_server: WebServer, transactional_db: None, nobody_executes: None
+) -> WebServer:
+    request.node.stash[PROCESSES] = [module_server.process]  # whose output is shown when the test fails
+    return module_server
+
+
+Open = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(server: WebServer, pages: Pages) -> Callable[..., Page]:
+def open_page(server: WebServer, pages: Pages) -> Open:
+    """`open_page(through)`: an empty page, whose sockets may go through something that cuts, delays or refuses."""
+
     def visit(through: Callable[[WebSocketRoute], None] | None = None) -> Page:
-        page = pages.context.new_page()
-        if through:
-            page.route_web_socket("**/realtime/v1/socket", through)
-        page.goto(f"{server.url}/tests/empty")
-        return page
+        return visit_page(pages, server, through)
 
     return visit
 
 
-def token_for(**scopes: Any) -> str:
-    return auth.create_public_token({"read": scopes})
+def visit_page(pages: Pages, server: WebServer, through: Callable[[WebSocketRoute], None] | None = None) -> Page:
+    page = pages.context.new_page()
+    if through:
+        page.route_web_socket("**/realtime/v1/socket", through)
+    page.goto(f"{server.url}/tests/empty")
+    page.evaluate("Math.random = () => 0.1")  # comes back soon
+    return page
+
+
+def refused(route: WebSocketRoute) -> None:
+    """As by a proxy that knows no WebSocket."""
+    route.close(code=1011)
+
+
+def sockets_of(page: Page) -> list[Any]:
+    found: list[Any] = []
+    page.on("websocket", lambda socket: found.append(socket))
+    return found
 
 
 def test_the_module_is_small() -> None:
     assert len(gzip.compress(CLIENT.read_bytes(), 9)) < 12 * 1024
 
 
-def test_a_run_is_followed_to_its_end_and_its_stream_read_once_over_one_socket(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+def test_all_loops_and_what_is_sent_share_one_socket_also_of_two_copies(
+    asgi_server: Callable[..., WebServer], nobody_executes: None, pages: Pages, kind: str
 ) -> None:
-    run = tasks.trigger("stream-text", {"text": " ".join(WORDS), "delayMs": 5}, tags=["a", "b"])
-    page = open_page()
-    sockets: list[Any] = []
-    page.on("websocket", lambda socket: sockets.append(socket))
-    page.evaluate(
-        """async ([module, token, id]) => {
-          const client = await import(module);
-          client.configure({ accessToken: token });
-          const all = async (loop) => { const found = []; for await (const one of loop) found.push(one); return found; };
-          const first = async (loop, wanted) => { for await (const one of loop) if (wanted(one)) return one; };
-          globalThis.results = await Promise.all([
-            all(client.subscribeToRun(id)),
-            all(client.readStream(id, "ai-output")),
-            first(client.subscribeToRunsWithTag(["a", "b"]), (run) => run.isCompleted),
-            all(client.readStream(id, "ai-output", { startIndex: 38 })),
-          ]);
-        }""",
-        [MODULE, token_for(runs=run.id, tags=["a"]), run.id],
-    )
-    states, words, tagged, rest = page.evaluate("results")
-    assert words == WORDS
-    assert rest == WORDS[38:]
-    assert states[-1]["status"] == tagged["status"] == "COMPLETED"
-    assert states[-1]["output"] == tagged["output"] == {"chunks": len(WORDS)}
+    server = asgi_server(kind, BACKSTOP_SECONDS=0.1)
+    told = tasks.trigger("stream-text", {"text": " ".join(WORDS), "delayMs": 5}, tags=["a", "b"])
+    asking = tasks.trigger("wait-approval", {})
+    many = t.echo.batch_trigger([1, 2])
+    scopes = {
+        "read": {"runs": [told.id, asking.id], "tags": ["a"], "batch": many.id},
+        "write": {"inputStreams": asking.id},
+    }
+    page = pages.context.new_page()
+    sockets = sockets_of(page)
+    page.goto(f"{server.url}/tests/empty")
+    options = {"accessToken": auth.create_public_token(scopes)}
+    run = Loop(page, f"client.subscribeToRun('{told.id}')", options, name="run")
+    chunks = Loop(page, f"client.readStream('{told.id}', 'ai-output')", name="chunks", module=f"{MODULE}?another")
+    rest = Loop(page, f"client.readStream('{told.id}', 'ai-output', {{ startIndex: 38 }})", name="rest")
+    tagged = Loop(page, "client.subscribeToRunsWithTag(['a', 'b'], { signal })", name="tagged")
+    batched = Loop(page, f"client.subscribeToBatch('{many.id}', {{ signal }})", name="batched")
+    answer = Loop(page, f"client.subscribeToRun('{asking.id}')", name="answer")
+    answer.until("seen.at(-1)?.isWaiting")
+    assert page.evaluate(SEND, [f"{asking.id} approval", "yes"]) == "sent"
+    assert answer.end()[-1]["output"]["approval"] == "yes"
+    states = run.end()
+    assert chunks.end() == WORDS
+    assert rest.end() == WORDS[38:]
+    tagged.until("seen.at(-1)?.isCompleted")
+    batched.until("seen.filter((run) => run.isCompleted).length == 2")
+    assert tagged.seen()[-1]["output"] == states[-1]["output"] == {"chunks": len(WORDS)}
     assert states[-1]["payload"]["text"] == " ".join(WORDS)
     versions = [state["v"] for state in states]
     assert versions == sorted(set(versions))
+    assert chunks.get("source.endReason") == "completed"
     assert len(sockets) == 1
 
 
-@pytest.mark.parametrize("cut_after", [0, 1, 2, 3, 5])
-def test_a_cut_at_any_frame_loses_and_doubles_nothing(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page], pages: Pages, cut_after: int
+def test_cuts_at_any_frame_lose_and_double_nothing(server: WebServer, open_page: Open) -> None:
+    run = t.echo.trigger(1, tags=["cut"])
+    options = reading(runs=run.id, tags="cut")
+
+    def cut(first: int) -> Callable[[WebSocketRoute], None]:
+        """Each connection breaks after so many frames, each one more than the one before."""
+        lives = iter(range(first, 1000))
+
+        def through(route: WebSocketRoute) -> None:
+            upstream, left = route.connect_to_server(), next(lives)
+            count = 0
+
+            def down(message: str | bytes) -> None:
+                nonlocal count
+                count += 1
+                if count > left:
+                    route.close(code=1012)
+                    upstream.close(code=1000)
+                else:
+                    route.send(message)
+
+            upstream.on_message(down)
+
+        return through
+
+    found = []
+    for first in range(6):
+        page = open_page(cut(first))
+        found.append(
+            (
+                Loop(page, f"client.readStream('{run.id}', 'out')", options, name="chunks"),
+                Loop(page, f"client.subscribeToRun('{run.id}')", name="run"),
+                Loop(page, "client.subscribeToRunsWithTag('cut', { signal })", name="tagged"),
+            )
+        )
+    for number, word in enumerate(WORDS):
+        write(run.id, word)
+        report(run.id, number)
+        page.wait_for_timeout(20)
+    runs.cancel(run.id)
+    for chunks, state, tagged in found:
+        assert chunks.end() == WORDS
+        assert chunks.get("source.nextIndex") == len(WORDS)
+        for loop in (state, tagged):
+            loop.until("seen.at(-1)?.status === 'CANCELED'")
+            versions = [one["v"] for one in loop.seen()]
+            assert versions == sorted(set(versions))
+            assert loop.seen()[-1]["metadata"] == {"step": len(WORDS) - 1}
+            assert loop.seen()[-1]["payload"] == 1
+        state.end()
+
+
+def test_a_server_that_is_killed_and_comes_back_is_found_again_by_socket_and_events(
+    asgi_server: Callable[..., WebServer], nobody_executes: None, pages: Pages
 ) -> None:
-    """Each connection is cut behind so many frames; the next one lives for one more."""
-    run = tasks.trigger("stream-text", {"text": " ".join(WORDS), "delayMs": 10})
-    lives = iter(range(cut_after, 1000))
-
-    def through(route: WebSocketRoute) -> None:
-        upstream, left = route.connect_to_server(), next(lives)
-        count = 0
-
-        def down(message: str | bytes) -> None:
-            nonlocal count
-            count += 1
-            if count > left:
-                route.close(code=1012)
-                upstream.close(code=1000)
-            else:
-                route.send(message)
-
-        upstream.on_message(down)
-
-    page = open_page(through)
-    options = {"accessToken": token_for(runs=run.id)}
-    page.evaluate("Math.random = () => 0.1")  # back at once
-    reader = Reader(page, f"client.readStream('{run.id}', 'ai-output')", options)
-    assert reader.end() == WORDS
-    assert page.evaluate("[reader.endReason, reader.nextIndex]") == ["completed", len(WORDS)]
-
-
-def test_where_no_socket_comes_through_events_are_read_instead(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run = tasks.trigger("stream-text", {"text": " ".join(WORDS), "delayMs": 5})
-    page = open_page(lambda route: route.close(code=1011))
-    page.evaluate("Math.random = () => 0.1")
-    options = {"accessToken": token_for(runs=run.id)}
-    assert Reader(page, f"client.readStream('{run.id}', 'ai-output')", options).end() == WORDS
-    assert Reader(page, f"client.subscribeToRun('{run.id}')").end()[-1]["output"] == {"chunks": len(WORDS)}
-
-
-def test_a_server_that_is_killed_and_comes_back_is_found_again(
-    asgi_server: Callable[..., WebServer], worker: Callable[..., Process], nobody_executes: None, pages: Pages
-) -> None:
-    elsewhere = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}
-    server = asgi_server("daphne", **elsewhere)
-    worker()
-    run = tasks.trigger("wait-approval", {})
-    page = pages.context.new_page()
-    page.goto(f"{server.url}/tests/empty")
-    options = {"accessToken": auth.create_public_token({"read": {"runs": run.id}})}
-    reader = Reader(page, f"client.subscribeToRun('{run.id}')", options)
-    until(page, "seen.at(-1)?.status === 'WAITING'")
-    pages.expected = ["ERR_CONNECTION_REFUSED", "WebSocket connection to", "ERR_"]
+    server = asgi_server("daphne", **ELSEWHERE)
+    run = t.echo.trigger(1)
+    found = []
+    for through in (None, refused):
+        page = visit_page(pages, server, through)
+        found.append(Loop(page, f"client.readStream('{run.id}', 'out')", reading(runs=run.id), name="chunks"))
+        found.append(Loop(page, f"client.subscribeToRun('{run.id}')", name="run"))
+    write(run.id, *range(5))
+    for loop in found:
+        loop.until("seen.length > 0")
+    pages.expected = ["ERR_", "WebSocket connection to"]
     server.process.kill9()
-    asgi_server("daphne", port=server.port, **elsewhere)
-    aside(streams.input("approval").send, run.id, "yes")
-    assert reader.end()[-1]["output"]["approval"] == "yes"
+    write(run.id, *range(5, 10))
+    runs.cancel(run.id)
+    asgi_server("daphne", port=server.port, **ELSEWHERE)
+    for loop in found[0::2]:
+        assert loop.end() == [*range(10)]
+    for loop in found[1::2]:
+        assert loop.end()[-1]["status"] == "CANCELED"
 
 
-def test_a_token_is_renewed_before_it_expires_on_the_same_socket(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
+def test_where_no_socket_comes_through_events_are_read_with_the_same_promises(
+    server: WebServer, open_page: Open, pages: Pages
 ) -> None:
-    run = tasks.trigger("wait-approval", {})
-    page = open_page()
-    sockets: list[Any] = []
-    page.on("websocket", lambda socket: sockets.append(socket))
-    page.expose_function("newToken", lambda: auth.create_public_token({"read": {"runs": run.id}}))
-    short = auth.create_public_token({"read": {"runs": run.id}}, expires_in=4)
-    source = f"client.configure({{accessToken: '{short}', refreshAccessToken: () => newToken()}}), client.subscribeToRun('{run.id}')"
-    reader = Reader(page, f"({source})")
-    until(page, "seen.at(-1)?.status === 'WAITING'")
-    page.wait_for_timeout(4500)  # past the first one's end
-    aside(streams.input("approval").send, run.id, "yes")
-    assert reader.end()[-1]["status"] == "COMPLETED"
-    assert len(sockets) == 1
-
-
-def test_a_token_that_expired_is_replaced_once_and_without_another_the_loop_fails(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run = tasks.trigger("echo", 1)
-    page = open_page()
-    good = token_for(runs=run.id)
-    source = f"client.configure({{accessToken: 'not.a.token', refreshAccessToken: async () => '{good}'}}), client.subscribeToRun('{run.id}')"
-    assert Reader(page, f"({source})").end()[-1]["status"] == "COMPLETED"
-    assert "unauthorized" in Reader(page, f"client.subscribeToRun('{run.id}')", {"accessToken": "not.a.token"}).error()
-
-
-def test_who_may_not_or_asks_for_nothing_gets_an_error_that_says_so(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run, page = tasks.trigger("echo", 1), open_page()
-    options = {"accessToken": token_for(runs="run_of_somebody_else")}
-    assert "RealtimeError forbidden" in Reader(page, f"client.subscribeToRun('{run.id}')", options).error()
-    assert "RealtimeError forbidden" in Reader(page, f"client.readStream('{run.id}')").error()
-    options = {"accessToken": auth.create_public_token(["read:runs"])}
-    assert "RealtimeError not_found" in Reader(page, "client.subscribeToRun('run_none')", options).error()
-
-
-def test_an_abort_ends_the_loop_and_releases_what_the_server_held(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run = tasks.trigger("echo", 1, delay="1h")
-    page = open_page()
-    listeners = "fetch('/tests/listeners').then((answer) => answer.json()).then((found) => found.count)"
-    before = page.evaluate(listeners)
-    source = f"client.subscribeToRun('{run.id}', {{ signal }})"
-    reader = Reader(page, source, {"accessToken": token_for(runs=run.id)})
-    reader.has_seen(1)
-    assert page.evaluate(listeners) > before
-    page.evaluate("stop.abort()")
-    assert reader.end()
-    eventually(lambda: page.evaluate(listeners) == before)
-
-
-def test_two_copies_of_the_module_share_one_socket(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run = tasks.trigger("echo", 1)
-    page = open_page()
-    sockets: list[Any] = []
-    page.on("websocket", lambda socket: sockets.append(socket))
-    Reader(page, f"client.subscribeToRun('{run.id}')", {"accessToken": token_for(runs=run.id)}).end()
-    Reader(page, f"client.subscribeToRun('{run.id}')", module=f"{MODULE}?another").end()
-    assert len(sockets) == 1
-
-
-def test_a_slow_loop_holds_no_more_than_a_window_and_gets_everything(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
-) -> None:
-    run = tasks.trigger("wait-approval", {})
-    page = open_page()
-    aside(lambda: streams.define("numbers", int).pipe(range(2000), target=run.id).wait_until_complete())
-    page.evaluate("globalThis.pause = 2000")
-    reader = Reader(
-        page, f"client.readStream('{run.id}', 'numbers', {{signal}})", {"accessToken": token_for(runs=run.id)}
+    run = t.echo.trigger(1, tags=["events"])
+    page = open_page(refused)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    pages.expected = ["401"]
+    page.expose_function(
+        "newToken", lambda: (asked.append("token"), reading(runs=run.id, tags="events"))[1]["accessToken"]
     )
-    reader.has_seen(1)
-    until(page, "reader.waiting.length > 400")
-    page.wait_for_timeout(500)
-    assert page.evaluate("reader.waiting.length") <= 512
-    page.evaluate("globalThis.pause = 0")
-    until(page, "seen.length === 2000")
-    assert reader.seen() == list(range(2000))
+    configure = "client.configure({ accessToken: 'not.a.token', refreshAccessToken: () => newToken() })"
+    chunks = Loop(page, f"({configure}, client.readStream('{run.id}', 'out'))", name="chunks")
+    states = Loop(page, f"client.subscribeToRun('{run.id}')", name="run")
+    tagged = Loop(page, "client.subscribeToRunsWithTag('events', { signal })", name="tagged")
+    slow = Loop(page, f"(loop.pause = 60_000, client.readStream('{run.id}', 'many'))", name="slow")
+    for loop in (states, tagged):
+        loop.until("seen.length == 1")
+    assert asked.count("token") == 1  # though each of them was refused
+    for number in range(40):
+        write(run.id, *range(number * 100, number * 100 + 100), key="many")
+    write(run.id, *WORDS)
+    report(run.id, 1)
+    chunks.until("seen.length == 40")
+    slow.until("source.waiting.length > 500")
+    page.wait_for_timeout(300)
+    assert slow.get("source.waiting.length") < 2500  # what one write brought, not what there is
+    slow.set("pause = 0; loops.slow.go()")
+    slow.until("seen.length == 4000")
+    assert slow.seen() == [*range(4000)]
+    runs.cancel(run.id)
+    assert chunks.end() == WORDS
+    assert states.end()[-1]["status"] == "CANCELED"
+    tagged.until("seen.at(-1).status === 'CANCELED'")
+    tagged.set("stop.abort()")
+    assert [one["v"] for one in tagged.end()] == sorted({one["v"] for one in tagged.seen()})
+    eventually(lambda: page.evaluate(LISTENERS) == 0)
+    assert not any("token=" in url or "eyJ" in url for url in asked)
 
 
-def test_what_is_sent_arrives_over_the_socket_or_over_http(
-    server: WebServer, nobody_executes: None, open_page: Callable[..., Page]
+def test_a_token_is_renewed_on_the_same_socket_or_when_it_was_refused_and_without_another_the_loop_fails(
+    server: WebServer, open_page: Open
 ) -> None:
-    ids = [tasks.trigger("wait-approval", {}).id for _ in range(2)]
-    token = auth.create_public_token({"read": {"runs": ids}, "write": {"inputStreams": ids}})
+    run = t.echo.trigger(1)
     page = open_page()
-    send = "async ([module, id, options]) => { const client = await import(module); if (options) client.configure(options); await client.sendInput(id, 'approval', 'yes'); }"
-    page.evaluate(send, [MODULE, ids[0], {"accessToken": token}])
-    assert Reader(page, f"client.subscribeToRun('{ids[0]}')").end()[-1]["output"]["approval"] == "yes"
-    page.evaluate(send, [MODULE, ids[1], None])
-    assert Reader(page, f"client.subscribeToRun('{ids[1]}')").end()[-1]["output"]["approval"] == "yes"
+    sockets = sockets_of(page)
+    good = reading(runs=run.id)["accessToken"]
+    asked: list[int] = []
+    page.expose_function("newToken", lambda: (asked.append(1), good)[1])
+    short = auth.create_public_token({"read": {"runs": run.id}}, expires_in=3)
+
+    def configure(token: str, refresh: str) -> str:
+        return f"(client.configure({{ accessToken: '{token}', refreshAccessToken: {refresh} }}), client.subscribeToRun('{run.id}'))"
+
+    renewed = Loop(page, configure(short, "newToken"))
+    renewed.until("seen.length == 1")
+    page.wait_for_timeout(3200)  # the first one is no good any more
+    report(run.id, 1)
+    renewed.until("seen.at(-1).metadata.step == 1")
+    assert len(sockets) == len(asked) == 1
+
+    replaced = Loop(page, configure("no.token.1", "newToken"))
+    replaced.until("seen.length == 1")
+    assert len(asked) == 2
+
+    away = "(() => { let calls = 0; return async () => { if (++calls < 3) throw new TypeError('away'); return newToken(); } })()"
+    Loop(page, configure("no.token.2", away)).until("seen.length == 1")
+    assert "RealtimeError unauthorized" in Loop(page, configure("no.token.3", "async () => 'nor.is.this'")).error()
+    assert "RealtimeError unauthorized" in Loop(page, configure("no.token.4", "undefined")).error()
+    logged_out = "async () => { throw new client.RealtimeError('unauthorized', 'Log in again') }"
+    assert Loop(page, configure("no.token.5", logged_out)).error() == "RealtimeError unauthorized: Log in again"
+
+
+def test_what_cannot_be_followed_fails_and_leaves_the_other_loops_alone(server: WebServer, open_page: Open) -> None:
+    run, page = t.echo.trigger(1), open_page()
+    sockets = sockets_of(page)
+    token = auth.create_public_token({"read": {"runs": run.id}, "write": {"inputStreams": run.id}})
+    kept = Loop(page, f"client.subscribeToRun('{run.id}')", {"accessToken": token}, name="kept")
+    kept.until("seen.length == 1")
+    assert "RealtimeError forbidden" in Loop(page, "client.subscribeToRun('run_of_others')").error()
+    assert "RealtimeError forbidden" in Loop(page, "client.readStream('run_of_others')").error()
+    assert "RealtimeError forbidden" in Loop(page, "client.subscribeToRunsWithTag('others')").error()
+    for source in (
+        "subscribeToRun(undefined)",
+        "subscribeToRun('\\0')",
+        "subscribeToRun('run', { since: 1.5 })",
+        "subscribeToRunsWithTag(['a', '\\ud800'])",
+        "subscribeToBatch('')",
+        f"readStream('{run.id}', 'out', {{ startIndex: -1 }})",
+    ):
+        code = page.evaluate(f"() => {{ try {{ client.{source} }} catch (error) {{ return error.code }} }}")
+        assert code == "invalid", source
+    assert page.evaluate(SEND, ["run_of_others approval", 1]) == "forbidden"
+    assert len(sockets) == 1
+    assert page.evaluate(SEND, [f"{run.id} approval", "\0"]) == "invalid"  # for which the server closes the socket
+    report(run.id, 1)
+    kept.until("seen.at(-1).metadata.step == 1")
+    options = {"accessToken": auth.create_public_token(["read:runs"])}
+    assert "RealtimeError not_found" in Loop(page, "client.subscribeToRun('run_none')", options).error()
+
+
+def test_who_leaves_a_loop_releases_what_the_server_held_and_at_last_the_socket(
+    server: WebServer, open_page: Open
+) -> None:
+    run, page = t.echo.trigger(1), open_page()
+    sockets = sockets_of(page)
+    signalled = Loop(page, f"client.subscribeToRun('{run.id}', {{ signal }})", reading(runs=run.id), name="signalled")
+    returned = Loop(page, f"client.readStream('{run.id}', 'out')[Symbol.asyncIterator]()", name="returned")
+    signalled.until("seen.length == 1")
+    eventually(lambda: page.evaluate(LISTENERS) == 2)
+    signalled.set("stop.abort()")
+    signalled.end()
+    eventually(lambda: page.evaluate(LISTENERS) == 1)
+    page.evaluate("loops.returned.source.return()")  # while it waits for its first chunk
+    assert returned.end() == []
+    eventually(lambda: page.evaluate(LISTENERS) == 0)
+    assert not sockets[0].is_closed()
+    eventually(lambda: page.evaluate("1") and sockets[0].is_closed())
+
+
+def test_a_slow_loop_holds_one_window_of_chunks_and_one_version_of_a_run(server: WebServer, open_page: Open) -> None:
+    run, page = t.echo.trigger(1), open_page()
+    write(run.id, *range(2000))
+    slow = "(loop.pause = 60_000, client.{})"
+    chunks = Loop(page, slow.format(f"readStream('{run.id}', 'out')"), reading(runs=run.id), name="chunks")
+    states = Loop(page, slow.format(f"subscribeToRun('{run.id}')"), name="run")
+    chunks.until("source.waiting.length > 400")
+    states.until("seen.length == 1")
+    for step in range(10):
+        report(run.id, step)
+        page.wait_for_timeout(50)
+    states.until("source.held.values().next().value.metadata.step == 9")
+    assert states.get("source.changed.size") == 1
+    assert chunks.get("source.waiting.length") <= 512
+    for name in ("chunks", "run"):
+        page.evaluate(f"() => {{ loops.{name}.pause = 0; loops.{name}.go() }}")
+    chunks.until("seen.length == 2000")
+    assert chunks.seen() == [*range(2000)]
+    states.until("seen.at(-1).metadata.step == 9")
+    assert states.get("seen.length") <= 3
+
+
+def test_a_user_of_the_site_needs_no_token_and_sends_with_csrf_protection(
+    server: WebServer, open_page: Open, pages: Pages
+) -> None:
+    run = t.echo.trigger(1)
+    page = open_page()
+    pages.expected = ["403"]
+    assert "RealtimeError" in Loop(page, f"client.subscribeToRun('{run.id}')").error()  # a stranger
+    log_in(pages.context, server, User.objects.create_user("ann", is_staff=True))
+    page.reload()
+    large = "x" * 60_000  # does not fit into a frame
+    page.evaluate(f"async () => {{ globalThis.client = await import('{MODULE}') }}")
+    assert page.evaluate(SEND, [f"{run.id} approval", large]) == "forbidden"
+    pages.context.add_cookies([{"name": "csrftoken", "value": "a" * 32, "url": server.url}])
+    states = Loop(page, f"client.subscribeToRun('{run.id}')")
+    states.until("seen.length == 1")
+    assert page.evaluate(SEND, [f"{run.id} approval", large]) == "sent"
+    assert page.evaluate(SEND, [f"{run.id} approval", "ok"]) == "sent"
+    assert [json.loads(data) for data in stored_chunks(run.id, "approval")] == [large, "ok"]
