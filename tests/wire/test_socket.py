@@ -64,16 +64,15 @@ async def test_a_reader_of_a_run_goes_on_where_it_was_at_every_point_of_its_life
     for change in (add_tags, add_tags, cancel, None, None):
         async with Socket() as socket:
             id = await socket.subscribe({"run": run_id}, **({} if since is None else {"since": since}))
-            while (frame := await socket.frame())["type"] == "runs":
-                for run in frame["runs"]:
-                    assert run["from"] == (since or 0)
-                    assert "payload" not in run["set"] or run["from"] == 0
-                    held |= run["set"]
-                since = frame["at"]
-                if frame["live"]:
-                    break
-            else:
-                assert frame == {"type": "end", "id": id, "at": since, "reason": "completed"}
+            frame = await socket.frame()
+            assert (frame["type"], frame["live"], "reset" in frame) == ("runs", True, False)
+            assert [run["from"] for run in frame["runs"]] == ([] if since == frame["at"] else [since or 0])
+            for run in frame["runs"]:
+                assert "payload" not in run["set"] or run["from"] == 0
+                held |= run["set"]
+            since = frame["at"]
+            if change is None:
+                assert await socket.frame() == {"type": "end", "id": id, "at": since, "reason": "completed"}
         if change is not None:
             await change(run_id, "x") if change is add_tags else await change(run_id)
     whole = (await sync_to_async(get)(f"/api/v3/runs/{run_id}")).json()
@@ -256,6 +255,17 @@ async def test_chunks_are_paged_by_their_size(ai):
     assert [frame["live"] for frame in frames] == [False] * (len(frames) - 1) + [True]
     assert len(frames) == 20
     assert socket.pings > 4
+
+
+async def test_a_chunk_that_no_frame_can_hold_ends_its_subscription_with_an_error(settings):
+    settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "MAX_CHUNK_BYTES": 2_000_000}
+    run_id = await large_stream(2, 1_000_000)
+    async with Socket() as socket:
+        id = await socket.subscribe({"stream": {"run": run_id, "key": "ai"}})
+        frame = await socket.frame()
+        assert (frame["type"], frame["id"], frame["code"], frame["retry"]) == ("error", id, "too_large", False)
+        await socket.subscribe({"run": run_id})
+        assert (await socket.frame())["type"] == "runs"
 
 
 async def test_with_a_window_no_more_chunks_are_sent_than_were_acknowledged(ai):

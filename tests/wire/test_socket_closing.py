@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
 
-from realtime_runs import routing, runs, streams
+from realtime_runs import batch, routing, runs, streams
 from realtime_runs.access.keys import secret_keys
+from realtime_runs.database import readers
 from realtime_runs.wire.realtime.socket_outlet import Outlet
 from tests import tasks as t
 from tests.access.claims import a_token
 from tests.wire.api import token
-from tests.wire.socket_client import SUBPROTOCOL, Socket, offers
+from tests.wire.socket_client import SECONDS, SUBPROTOCOL, Socket, offers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -318,6 +320,21 @@ async def test_what_a_new_token_does_not_allow_any_more_ends():
         assert [ids[frame["id"]] for frame in ended] == [{"run": other}, {"stream": {"run": other}}, {"tag": "b"}]
         await sync_to_async(runs.add_tags)(mine, "c")
         assert {(await socket.frame())["id"] for _ in range(2)} == {1, 4}
+
+
+async def test_a_subscription_that_opens_while_the_token_is_refreshed_asks_the_new_one():
+    handle = await sync_to_async(batch.trigger)([{"task": t.echo, "payload": 1}])
+    is_over = threading.Event()
+    async with Socket(token(f"read:batch:{handle.id}")) as socket:
+        busy = [readers.submit(is_over.wait, SECONDS) for _ in range(4)]  # all threads, so that it opens slowly
+        id = await socket.subscribe({"batch": handle.id})
+        assert await socket.is_quiet()
+        await socket.send(type="refresh", token=token("read:runs:run_other"))
+        assert await socket.is_quiet()
+        is_over.set()
+        assert all(job.result() for job in busy)
+        frame = await socket.frame()
+        assert (frame["type"], frame["id"], frame["code"]) == ("error", id, "forbidden")
 
 
 REFRESHED = [

@@ -172,7 +172,6 @@ class Socket:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_refreshed.wait(), max(pause, 0))
             self._is_refreshed.clear()
-            self._caller.check_not_expired()
             await self._caller.renew()
             for subscription in list(self._subscriptions.values()):
                 await subscription.check()

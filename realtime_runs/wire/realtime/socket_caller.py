@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from realtime_runs.access.principals import Principal, SiteUser, from_credential
 from realtime_runs.access.rules import Need
-from realtime_runs.exceptions import Forbidden, InvalidToken, RunNotFound
+from realtime_runs.exceptions import Forbidden, RunNotFound
 from realtime_runs.models import Run
 from realtime_runs.wire.closing import CloseCode, SocketClosed
 from realtime_runs.wire.realtime.base import threads
@@ -33,7 +33,9 @@ class Caller:
         self.principal = await self._find()
 
     async def renew(self) -> None:
-        """Ask again: a key may have been removed, a user been logged out."""
+        """Ask again: a token may have expired, a key been removed, a user been logged out. Raises AccessDenied, or
+        PermissionDenied.
+        """
         await self._become(await self._find())
 
     async def refresh(self, token: str) -> None:
@@ -50,11 +52,6 @@ class Caller:
         if _subject(principal) != _subject(self.principal):
             raise SocketClosed(CloseCode.FORBIDDEN)
         self.principal = principal
-
-    def check_not_expired(self) -> None:
-        """Raises InvalidToken."""
-        if self.principal.seconds_left <= 0:
-            raise InvalidToken("The token has expired.")
 
     async def may(self, need: Need) -> bool:
         if not isinstance(self.principal, SiteUser):

@@ -117,7 +117,6 @@ class RunsFollowing(Following):
         self._urls = urls
         self._run = _OfRun(caller, frame.to.run_id) if isinstance(frame.to, RunTopic) else None
         self._is_reset = False
-        self._is_over = False
 
     async def open(self) -> None:
         position: Position | None = None
@@ -155,11 +154,10 @@ class RunsFollowing(Following):
         if known is None or known.version < since:  # the row knows; what the hub has may be older
             await run.find()
             assert run.row is not None  # noqa: S101 find sets it
-            version, is_final = run.row.version, run.row.is_final
+            version = run.row.version
         else:
-            version, is_final = known.version, known.is_completed
+            version = known.version
         self._is_reset = version < since
-        self._is_over = is_final and version == since
         return None if self._is_reset else since
 
     async def need(self) -> Need:
@@ -172,21 +170,20 @@ class RunsFollowing(Following):
 
     async def bodies(self) -> Bodies:
         at: Position | str = "" if self._position is None else self._position
-        if not self._is_over:
-            held = self._position if isinstance(self._position, int) else 0
-            encoder = RunFrames(held=held, skipped=self._caller.principal.skip_columns, packet_urls=self._urls)
-            flags = b',"reset":true' if self._is_reset else b""
-            is_begun = False
-            try:
-                async with aclosing(self._source.frames(self._position, pause=_BURST_SECONDS)) as frames:
-                    async for frame in frames:
-                        for runs, is_last in encoder.pages(frame.runs):
-                            at = frame.at if is_last else at
-                            live = b"true" if is_last else b"false"
-                            yield "runs", b'"at":%s,%s,"live":%s%s' % (_json(at), runs, live, flags)
-                            is_begun, flags = True, b""
-            except NotFound:
-                raise Gone if is_begun else NotFound(str(self._to)) from None
+        held = self._position if isinstance(self._position, int) else 0
+        encoder = RunFrames(held=held, skipped=self._caller.principal.skip_columns, packet_urls=self._urls)
+        flags = b',"reset":true' if self._is_reset else b""
+        is_begun = False
+        try:
+            async with aclosing(self._source.frames(self._position, pause=_BURST_SECONDS)) as frames:
+                async for frame in frames:
+                    for runs, is_last in encoder.pages(frame.runs):
+                        at = frame.at if is_last else at
+                        live = b"true" if is_last else b"false"
+                        yield "runs", b'"at":%s,%s,"live":%s%s' % (_json(at), runs, live, flags)
+                        is_begun, flags = True, b""
+        except NotFound:
+            raise Gone if is_begun else NotFound(str(self._to)) from None
         self.end = {"at": at if isinstance(at, int | str) else str(at), "reason": "completed"}
 
     def _see(self, runs: list[RealtimeRun]) -> list[RealtimeRun]:
