@@ -20,6 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 IDLE = "tests.in_process.IdleBackend"
 MEGABYTE = 1024 * 1024
+CHUNKS = 960
 CLOSED = (4508).to_bytes(2, "big")
 
 
@@ -115,21 +116,21 @@ async def speak(server, run_id, credential):
 
 def test_who_does_not_read_costs_little_and_slows_nobody(asgi_server, kind):
     server = asgi_server(kind, BACKEND=IDLE, SOCKET_PING_SECONDS=3)
-    run_id = big_stream(300, 32 * 1024)  # 10 MiB
+    run_id = big_stream(CHUNKS, 32 * 1024)  # 30 MiB
     asyncio.run(stall(server, run_id))
     assert "Traceback" not in server.process.output()
 
 
 async def stall(server, run_id):
     # The first ones cost caches and buffers of the process; what each further one costs is its own.
-    assert await asyncio.gather(*(read_whole(server, run_id) for _ in range(6))) == [300] * 6
+    assert await asyncio.gather(*(read_whole(server, run_id) for _ in range(3))) == [CHUNKS] * 3
     stalled = [Stalled(server.port, run_id) for _ in range(12)]
     sizes = []
     for some in (stalled[:4], stalled[4:]):
         await asyncio.gather(*(asyncio.to_thread(one.open) for one in some))
-        assert await read_whole(server, run_id) == 300
+        assert await read_whole(server, run_id) == CHUNKS
         sizes.append(memory(server))
-    assert sizes[1] - sizes[0] < 8 * 5 * MEGABYTE
+    assert sizes[1] - sizes[0] < 8 * 12 * MEGABYTE  # measured: 2 to 6, and on Daphne without the limit 40
     assert all(await asyncio.gather(*(asyncio.to_thread(one.is_cut_off) for one in stalled)))
 
 
