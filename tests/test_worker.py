@@ -193,7 +193,7 @@ def test_a_run_that_is_not_started_within_its_ttl_expires(embedded, start_worker
 
 def test_a_started_run_does_not_expire(start_worker):
     start_worker()
-    assert runs.poll(t.sleep.trigger(0.5, ttl=0.3), interval=0.02, timeout=20).status == "COMPLETED"
+    assert runs.poll(t.sleep.trigger(1.2, ttl=1), interval=0.02, timeout=20).status == "COMPLETED"
 
 
 @pytest.mark.parametrize("task", [t.sleep, t.sleep_sync])
