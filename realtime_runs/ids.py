@@ -1,6 +1,7 @@
-"""Public ids: a prefix, the time in milliseconds, and 98 random bits, in `[0-9a-z]`.
+"""Public ids: a prefix, the time in milliseconds and microseconds, and 87 random bits, in `[0-9a-z]`.
 
-The time comes first so that rows made together lie together in an index; the random part makes an id unguessable.
+The time comes first so that rows made together lie together in an index, and that lists by id are in the order in which
+one host made them, also when it made several within a millisecond; the random part makes an id unguessable.
 Ids are not cursors of any feed: the clock that makes them belongs to one host.
 """
 
@@ -10,7 +11,8 @@ from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TIME_DIGITS = 9  # milliseconds in base 36: enough until the year 5188
-_RANDOM_DIGITS = 19  # 36 ** 19 is 98 bits
+_MICROSECOND_DIGITS = 2  # 0 to 999
+_RANDOM_DIGITS = 17  # 36 ** 17 is 87 bits
 ID_LENGTH = 40  # of the database columns; ids have 28 characters and a prefix
 
 
@@ -23,7 +25,9 @@ def _base36(number: int, digits: int) -> str:
 
 
 def _new(prefix: str) -> str:
-    return prefix + _base36(time.time_ns() // 1_000_000, _TIME_DIGITS) + _base36(secrets.randbits(98), _RANDOM_DIGITS)
+    milliseconds, microseconds = divmod(time.time_ns() // 1000, 1000)
+    at = _base36(milliseconds, _TIME_DIGITS) + _base36(microseconds, _MICROSECOND_DIGITS)
+    return prefix + at + _base36(secrets.randbits(87), _RANDOM_DIGITS)
 
 
 def new_run_id() -> str:

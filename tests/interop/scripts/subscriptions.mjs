@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { all, check, client, clientWith, done, finished, plain, sleep, unique, until } from "./checks.mjs";
 
 check("subscribeToRun shows each status and the progress, and ends with the run", async () => {
-  const handle = await tasks.trigger("progress-task", { items: ["a", "b", "c"], delayMs: 200 });
+  const handle = await tasks.trigger("progress-task", { items: ["a", "b", "c"], delayMs: 500 });
   const seen = await all(runs.subscribeToRun(handle.id));
   const last = seen.at(-1);
   assert.equal(last.status, "COMPLETED");
