@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import CommandError, OutputWrapper, SystemCheckError
 from django.utils import timezone
 
 from realtime_runs import batch, runs, streams, tasks
@@ -57,6 +57,32 @@ def working(worker, server_env, settings):
 
 
 # runs_trigger
+
+
+# -- all of them
+
+
+COMMANDS = [
+    ("runs_trigger", "echo"),
+    ("runs_list",),
+    ("runs_cancel", "run_1"),
+    ("runs_tail", "run_1"),
+    ("runs_prune",),
+    ("runs_key",),
+    ("runs_worker",),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
+def test_a_wrong_setting_is_told_before_anything_is_done(arguments, settings):
+    settings.REALTIME_RUNS = {"LEASE_SECOND": 5}
+    with pytest.raises(SystemCheckError, match="has no setting 'LEASE_SECOND'"):
+        call_command(*arguments, skip_checks=False)
+
+
+def test_a_command_needs_nothing_of_the_rest_of_the_site(settings):
+    settings.ROOT_URLCONF = "not.there"
+    assert call_command("runs_list", skip_checks=False, stdout=io.StringIO()) is None
 
 
 def test_trigger_prints_the_id_of_the_run():
@@ -164,7 +190,7 @@ class OnTerminal:
     def __init__(self, arguments, env):
         self.ours, theirs = pty.openpty()
         env = env | {"COLUMNS": "100", "LINES": "30"}
-        command_line = [sys.executable, "manage.py", *arguments, "--skip-checks"]
+        command_line = [sys.executable, "manage.py", *arguments]
         self.process = subprocess.Popen(command_line, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
         os.close(theirs)
         self.text = ""

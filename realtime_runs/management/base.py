@@ -4,13 +4,16 @@ import io
 import os
 import sys
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
 
 FAILED = 1
 BAD_INPUT = 2  # as argparse has it
 INTERRUPTED = 130  # as shells have it for Ctrl-C
+
+# Not those of URLs, the admin and every other app: they load the whole site, a third of the time a command takes.
+OUR_CHECKS: Final = ["realtime_runs"]
 
 
 class HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
@@ -21,6 +24,7 @@ class RunsCommand(BaseCommand):
     """A command with `examples` under its help, whose output may be piped into a program that stops reading."""
 
     examples = ""
+    requires_system_checks = OUR_CHECKS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from realtime_runs.engine import registry
 from realtime_runs.engine.worker import Worker
+from realtime_runs.management.base import OUR_CHECKS
 
 
 class Command(BaseCommand):
@@ -14,6 +15,7 @@ class Command(BaseCommand):
         "Executes runs, in a process of its own. Start as many as you like on one database. "
         "SIGTERM and Ctrl-C drain: no new runs, running ones get SHUTDOWN_GRACE_SECONDS, the rest is queued again."
     )
+    requires_system_checks = OUR_CHECKS
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not registry.ids():
