@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
-JOBS ?= 4
+JOBS ?= 5
 
 BIN := $(VENV)/bin
 # Many tests wait for processes that they have started, so more of them at once than there are cores take less time.

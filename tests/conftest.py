@@ -267,6 +267,11 @@ class WebServer:
         return True
 
 
+# For `params=` of what must be so on both. Each with one database: neither knows of the other, and starting both twice
+# costs a tenth of the suite.
+SERVERS = [pytest.param("daphne", marks=pytest.mark.sqlite), pytest.param("uvicorn", marks=pytest.mark.postgres)]
+
+
 def serve(
     start: Callable[..., Process], env: Mapping[str, str], kind: str, *arguments: str, port: int = 0, **overrides: Any
 ) -> WebServer:

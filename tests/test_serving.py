@@ -11,7 +11,7 @@ from django.core.signals import request_started
 
 from realtime_runs import routing
 from realtime_runs.engine.backends import base
-from tests.conftest import EMBEDDED, ROOT
+from tests.conftest import EMBEDDED, ROOT, SERVERS
 from tests.tasks import echo
 
 pytestmark = pytest.mark.django_db
@@ -84,7 +84,7 @@ def test_other_commands_do_not_start_it(server_env, start_process, arguments):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_executes_what_an_earlier_process_left(asgi_server, kind):
     from realtime_runs import runs
 

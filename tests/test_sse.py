@@ -11,7 +11,7 @@ from django.test import AsyncClient, Client
 
 from realtime_runs import runs, sse, streams
 from tests import tasks as t
-from tests.conftest import eventually
+from tests.conftest import SERVERS, eventually
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nobody_executes")]
 
@@ -104,7 +104,7 @@ def test_silence_keeps_the_connection_alive_until_the_time_out(run_id, monkeypat
     assert events(body) == [("cursor", '{"index": 0}')]
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_chunks_arrive_as_they_are_written_and_a_client_that_leaves_is_forgotten(asgi_server, run_id, kind):
     server = asgi_server(kind, BACKSTOP_SECONDS=0.1)
     url = f"{server.url}/tests/stream/{run_id}/log"

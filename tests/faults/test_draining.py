@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from realtime_runs.models import Attempt, Run
-from tests.conftest import Process, eventually
+from tests.conftest import SERVERS, Process, eventually
 from tests.faults.conftest import Work, assert_ended_once, history
 from tests.tasks import f_gate, f_gate_deaf, f_gate_deaf_in_async, f_gate_hooked, f_note, f_waiting
 
@@ -77,7 +77,7 @@ def test_a_worker_ends_although_a_sync_function_of_an_async_task_does_not(
     assert_handed_back(handle.id)
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_the_worker_inside_a_web_server_drains_too(kind: str, asgi_server: Callable[..., Any], works: Any) -> None:
     server = asgi_server(kind, SHUTDOWN_GRACE_SECONDS=1)
     short, long, deaf = (works(name) for name in ("short", "long", "deaf"))

@@ -10,7 +10,7 @@ from django.db import connection
 
 from realtime_runs.access.keys import secret_keys
 from tests import tasks as t
-from tests.conftest import eventually
+from tests.conftest import SERVERS, eventually
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
@@ -51,7 +51,7 @@ def open_readers(port, requests):
     return opened
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_a_thousand_readers_that_vanish_leave_nothing_behind(asgi_server, kind):
     server = asgi_server(kind, BACKEND="tests.in_process.IdleBackend", LONG_POLL_SECONDS=60, PING_SECONDS=60)
     authorization = f"Bearer {secret_keys()[0]}"

@@ -5,7 +5,7 @@ import pytest
 
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
-from tests.conftest import WebServer, eventually, with_settings
+from tests.conftest import SERVERS, WebServer, eventually, with_settings
 from tests.flows.test_live_processes import FOLLOW, Follower, rises
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,9 +46,7 @@ def test_a_run_that_one_server_triggers_and_a_worker_executes_is_seen_by_everybo
     assert 'data-status="COMPLETED"' in shown
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("daphne", marks=pytest.mark.sqlite), pytest.param("uvicorn", marks=pytest.mark.postgres)]
-)
+@pytest.mark.parametrize("kind", SERVERS)
 def test_the_worker_inside_a_server_starts_runs_at_once_and_not_when_it_would_look(asgi_server, kind):
     poll_seconds = 30
     server = asgi_server(kind, POLL_SECONDS=poll_seconds)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import WebServer
+from tests.conftest import SERVERS, WebServer
 from tests.interop.conftest import checks_of
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest, node: str, serve_module: Callable[..., WebServer]) -> WebServer:
     return serve_module(request.param)
 

@@ -14,6 +14,7 @@ from realtime_runs.access.keys import secret_keys
 from realtime_runs.engine.retention import prune
 from realtime_runs.models import Run
 from realtime_runs.testing import execute_queued_runs
+from tests.conftest import SERVERS
 from tests.tasks import echo
 from tests.wire.api import call, get, post, token
 
@@ -275,7 +276,7 @@ def test_a_host_that_is_not_ours_is_no_part_of_an_url(host, middleware, settings
 # -- a real server ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.django_db(transaction=True)
 def test_large_payloads_and_chunked_items_of_a_real_server(kind, asgi_server, eventually, tmp_path):
     env = {"MEDIA_ROOT": str(tmp_path)}

@@ -5,12 +5,13 @@ import pytest
 
 from realtime_runs.access.keys import secret_keys
 from tests.access.claims import a_token
+from tests.conftest import SERVERS
 from tests.wire.api import token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_no_credential_is_in_a_log_line(asgi_server, kind):
     server = asgi_server(kind, BACKEND="tests.in_process.IdleBackend")
     credentials = [

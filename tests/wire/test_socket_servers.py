@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from realtime_runs import streams
 from realtime_runs.access.keys import secret_keys
 from tests import tasks as t
+from tests.conftest import SERVERS
 from tests.wire.api import token
 from tests.wire.socket_client import PATH, offers
 
@@ -24,7 +25,7 @@ CHUNKS = 960
 CLOSED = (4508).to_bytes(2, "big")
 
 
-@pytest.fixture(params=["daphne", "uvicorn"])
+@pytest.fixture(params=SERVERS)
 def kind(request):
     return request.param
 

@@ -20,7 +20,7 @@ from realtime_runs.models import Run, Stream, StreamChunk, StreamName, database_
 from realtime_runs.wire import stream_records
 from realtime_runs.wire.realtime.base import threads
 from tests import tasks as t
-from tests.conftest import eventually
+from tests.conftest import SERVERS, eventually
 from tests.wire.exchange import ask, key_header
 from tests.wire.stream_events import StreamSource, chunks, read, records
 
@@ -349,7 +349,7 @@ async def test_pages_of_any_origin_may_read(url):
 # -- real servers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_headers_come_at_once_chunks_as_they_are_written_and_who_leaves_is_gone(asgi_server, run_id, url, kind):
     server = asgi_server(kind, BACKSTOP_SECONDS=0.1, BACKEND="tests.in_process.IdleBackend")
     with httpx.stream("GET", server.url + url, headers=key_header(), timeout=20) as response:
