@@ -215,19 +215,20 @@ def test_writes_that_wait_share_a_commit():
         go_on.wait(5)
         return transaction.get_connection().in_atomic_block
 
-    ids = []
+    transactions = []
 
-    def transaction_id():
-        ids.append(id(transaction.get_connection().atomic_blocks[0]))
+    def note_transaction():
+        transactions.append(transaction.get_connection().atomic_blocks[0])
 
     first = writer.submit(slow)
     assert first_is_in.wait(5)
-    others = [writer.submit(transaction_id) for _ in range(50)]
+    others = [writer.submit(note_transaction) for _ in range(50)]
     go_on.set()
     assert first.result(5)
     for other in others:
         other.result(5)
-    assert len(set(ids)) == 1
+    assert len(transactions) == 50
+    assert len(set(map(id, transactions))) <= 2  # on PostgreSQL a second thread may have taken those that came first
 
 
 def test_a_bad_write_fails_alone():

@@ -217,17 +217,18 @@ def test_where_no_socket_comes_through_events_are_read_with_the_same_promises(
     for loop in (states, tagged):
         loop.until("seen.length == 1")
     assert asked.count("token") == 1  # though each of them was refused
-    for number in range(40):
-        write(run.id, *range(number * 100, number * 100 + 100), key="many")
+    many = [f"{number:04} {'x' * 500}" for number in range(4000)]  # 2 MB: more than any buffer on the way
+    for start in range(0, 4000, 100):
+        write(run.id, *many[start : start + 100], key="many")
     write(run.id, *WORDS)
     report(run.id, 1)
     chunks.until("seen.length == 40")
     slow.until("source.waiting.length > 500")
     page.wait_for_timeout(300)
-    assert slow.get("source.waiting.length") < 2500  # what one write brought, not what there is
+    assert slow.get("source.waiting.length") < 2500  # what one read brought, not what there is
     slow.set("pause = 0; loops.slow.go()")
     slow.until("seen.length == 4000")
-    assert slow.seen() == [*range(4000)]
+    assert slow.seen() == many
     runs.cancel(run.id)
     assert chunks.end() == WORDS
     assert states.end()[-1]["status"] == "CANCELED"
