@@ -30,7 +30,8 @@ async def load(request: HttpRequest) -> JsonResponse:
 ELEMENTS = Template("""{% load realtime_runs %}<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Elements</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<link rel="icon" href="/static/project/icon.svg">{% realtime_runs_js token=token %}</head><body><main><h1>Elements</h1>
+<link rel="icon" href="/static/project/icon.svg">{% realtime_runs_js token=token %}
+{% if script %}<script type="module" src="{{ script }}"></script>{% endif %}</head><body><main><h1>Elements</h1>
 {% for run in runs %}<section data-of="{{ run }}"><h2>{{ run }}</h2><div>{% run_status run %} {% run_cancel_button run %}</div>
 {% run_progress run %} {% for key in keys %}{% run_stream run key %}{% endfor %}</section>{% endfor %}
 {% for batch in batches %}{% batch_progress batch %}{% endfor %}</main></body></html>""")
@@ -47,6 +48,7 @@ def elements(request: HttpRequest) -> HttpResponse:
         "keys": request.GET.getlist("key"),
         "batches": request.GET.getlist("batch"),
         "token": request.GET.get("token", ""),
+        "script": request.GET.get("script", ""),
     }
     page = ELEMENTS.render(RequestContext(request, context))
     return HttpResponse(page, headers={"Content-Security-Policy": f"{STRICT}; require-trusted-types-for 'script'"})

@@ -117,8 +117,8 @@ def page(pages: Pages) -> Page:
 
 @pytest.fixture
 def server(asgi_server: Callable[..., WebServer]) -> WebServer:
-    """The project under Daphne, with a worker inside."""
-    return asgi_server("daphne")
+    """The project under Daphne, with a worker inside that a busy machine may stop for some seconds."""
+    return asgi_server("daphne", LEASE_SECONDS=15)
 
 
 def log_in(context: BrowserContext, server: WebServer, user: User) -> None:

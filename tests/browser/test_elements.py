@@ -1,6 +1,7 @@
 """The elements in a browser, under a strict Content-Security-Policy; this process writes what a worker would."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from realtime_runs import auth, batch, runs
 from realtime_runs.display import elements
@@ -114,6 +115,23 @@ def test_what_the_server_has_rendered_goes_on_in_place(server: WebServer, page: 
     expect(page.get_by_role("status")).to_have_text("t-echo: Completed")
     assert events(page)[-2:] == [["run-change", run_id, "COMPLETED"], ["run-end", run_id, "COMPLETED"]]
     expect(page.locator(f"run-status[run={other}]")).to_have_text("Queued")
+
+
+def test_a_script_of_the_page_that_is_late_hears_of_a_run_that_was_over_before_it(
+    server: WebServer, page: Page
+) -> None:
+    run_id = t.echo.trigger(1).id
+
+    def load_late(route: Route) -> None:
+        enter(run_id, RunStatus.COMPLETED)
+        time.sleep(1)  # an element that does not wait knows it by now
+        script = "window.seen = []; addEventListener('run-end', (event) => seen.push(event.target.localName))"
+        route.fulfill(content_type="text/javascript", body=script)
+
+    page.route(f"{server.url}/late.js", load_late)
+    page.goto(f"{server.url}/tests/elements?run={run_id}&script=/late.js")
+    expect(page.locator("run-status")).to_have_attribute("data-state", "over")
+    assert events(page).count("run-status") == 1
 
 
 def test_elements_of_a_run_share_one_subscription(server: WebServer, page: Page) -> None:

@@ -275,6 +275,14 @@ const ELEMENTS = {
   "run-cancel": RunCancel,
   "batch-progress": BatchProgress,
 };
-for (const [name, element] of Object.entries(ELEMENTS)) {
-  if (!customElements.get(name)) customElements.define(name, element);
+
+function define() {
+  for (const [name, element] of Object.entries(ELEMENTS)) {
+    if (!customElements.get(name)) customElements.define(name, element);
+  }
 }
+
+// After the page's own scripts: none of their listeners may miss the end of a run that is over at once.
+if (document.readyState === "complete") define();
+document.addEventListener("DOMContentLoaded", define, { once: true });
+addEventListener("load", define, { once: true }); // for who imports this between the two

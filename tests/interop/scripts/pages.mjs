@@ -197,12 +197,12 @@ check("useInputStreamSend sends to a waiting run", async () => {
 });
 
 check("useRun retrieves a run again and again", async () => {
-  const id = await trigger("slow", { seconds: 0.5 });
+  const id = await trigger("slow", { seconds: 2 });
   const accessToken = await tokenFor([`read:runs:${id}`]);
   const page = await render(() => hooks.useRun(id, { accessToken, refreshInterval: 200 }));
   await page.until(({ run }) => run && !run.isCompleted, "the run before its end");
   const { run } = await page.until(({ run }) => run?.isCompleted, "the end");
-  assert.deepEqual(run.output, { slept: 0.5 });
+  assert.deepEqual(run.output, { slept: 2 });
   page.leave();
 });
 
