@@ -189,7 +189,7 @@ from realtime_runs.live.hub import hub
 def read():
     reader = streams.read(sys.argv[1], "log")
     indexes = [record.index for record in reader.records() if record.chunk == record.index]
-    print("has read", len(indexes), indexes == list(range(len(indexes))), flush=True)
+    print(f"has read {len(indexes)} {indexes == list(range(len(indexes)))}", flush=True)  # in one piece
 
 thread = threading.Thread(target=read)
 thread.start()
