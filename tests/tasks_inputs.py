@@ -103,9 +103,11 @@ async def input_many(payload: int) -> list[int]:
 async def input_impatient(payload: int) -> list[int]:
     """Gives up waiting again and again, at any moment, until it has that many records."""
     taken: list[int] = []
-    patience = 0.0
+    patience, most = 0.0, 0.012
     while len(taken) < payload:
-        patience = (patience + 0.0007) % 0.012
+        patience += 0.0007
+        if patience > most:
+            patience, most = 0.0, most * 1.1  # a busy machine may take longer than that for any record
         try:
             async with asyncio.timeout(patience):
                 taken.append(await numbers.aonce())
