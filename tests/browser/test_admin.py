@@ -259,6 +259,22 @@ def test_the_pages_fit_a_phone_and_obey_a_strict_content_security_policy(
             accessible(page)
 
 
+def test_a_page_that_could_not_be_renewed_at_the_end_says_so_and_tries_again(
+    page: Page, pages: Pages, address: Callable[..., str]
+) -> None:
+    pages.expected = ["ERR_FAILED"]
+    run = tasks.trigger("slow", {"seconds": 60})
+    page.goto(address(run.id, "change"))
+    expect(badge(page)).to_have_text("Executing", timeout=SOON)
+    page.route("**/change/?part=*", lambda route: route.abort())
+    runs.cancel(run)
+    expect(badge(page)).to_have_text("Canceled", timeout=SOON)
+    expect(page.locator("#rr-problem")).to_contain_text("does not answer", timeout=SOON)
+    page.unroute("**/change/?part=*")
+    expect(page.get_by_role("link", name="Cancel")).to_have_count(0, timeout=SOON)
+    expect(page.locator("#rr-problem")).to_be_hidden()
+
+
 def test_without_a_socket_the_page_of_a_run_still_goes_on(
     page: Page, pages: Pages, address: Callable[..., str], eventually: Callable[..., object]
 ) -> None:

@@ -123,12 +123,16 @@ export async function ask(url) {
   return null;
 }
 
-/** @param {Element} target @param {string | URL} url gives the HTML of what is inside */
+/**
+ * @param {Element} target @param {string | URL} url gives the HTML of what is inside
+ * @returns {Promise<boolean>} whether it could be had
+ */
 export async function renew(target, url) {
   const response = await ask(url);
-  if (!response) return;
+  if (!response) return false;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html").body;
   morphChildren(target, fresh);
+  return true;
 }
 
 /**

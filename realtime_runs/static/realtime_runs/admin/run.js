@@ -4,11 +4,12 @@ import { countDurations } from "./durations.js";
 import { renew, repeat } from "./morph.js";
 
 const AT_MOST_EVERY = 1000;
-const AT_LEAST_EVERY = 5000; // while it is not over: bars grow, and no socket may be there to tell of changes
+const AT_LEAST_EVERY = 5000; // until the end is shown: bars grow, and no socket may be there to tell of changes
 
 const page = document.getElementById("rr-live");
 let renewing = false;
 let again = false;
+let isOld = false; // the last change is not fetched yet, or could not be
 
 async function show() {
   if (renewing) {
@@ -20,8 +21,9 @@ async function show() {
   const url = new URL(location.href);
   url.searchParams.set("part", "");
   url.searchParams.set("streams", String(page.querySelectorAll(".rr-stream").length));
+  isOld = true;
   try {
-    await renew(page, url);
+    isOld = !(await renew(page, url));
   } finally {
     setTimeout(() => {
       renewing = false;
@@ -37,5 +39,5 @@ document.addEventListener("run-change", (event) => {
 const UNFINISHED = ["QUEUED", "DELAYED", "EXECUTING", "WAITING"];
 repeat(async () => {
   const status = page.querySelector(".rr-head > run-status")?.dataset.status;
-  if (UNFINISHED.includes(status)) await show();
+  if (isOld || UNFINISHED.includes(status)) await show();
 }, AT_LEAST_EVERY);
