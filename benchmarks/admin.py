@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from django.test import Client
 from environment import percentile, stopwatch
 
-from realtime_runs.ids import _RANDOM_DIGITS, _base36, earliest_run_id, new_batch_id
+from realtime_runs.ids import earliest_run_id, new_batch_id
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Attempt, Batch, Run, RunEvent, RunTag, Tag
 from realtime_runs.models.bulk import insert_many
@@ -92,7 +92,7 @@ def row(chance: random.Random, number: int, at: datetime, left: int, batch_id: s
     failed = status in ("FAILED", "TIMED_OUT", "CRASHED")
     tags = {f"tenant:{chance.randrange(1, TAGS)}"} | ({"tenant:0"} if number % IN_ONE_TAG == 0 else set())
     return {
-        "id": earliest_run_id(at) + _base36(chance.getrandbits(98), _RANDOM_DIGITS),
+        "id": earliest_run_id(at) + f"{chance.getrandbits(76):019x}",
         "task": TASKS[int(chance.triangular(0, 20, 3)) % 20],
         "status": status,
         "version": 5,

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 
 from realtime_runs import metadata, runs
 from realtime_runs.engine import lifecycle
@@ -228,7 +228,8 @@ def test_writes_that_wait_share_a_commit():
     for other in others:
         other.result(5)
     assert len(transactions) == 50
-    assert len(set(map(id, transactions))) <= 2  # on PostgreSQL a second thread may have taken those that came first
+    # Where two threads write, the second one may have taken those that came first.
+    assert len(set(map(id, transactions))) <= (2 if connection.vendor == "postgresql" else 1)
 
 
 def test_a_bad_write_fails_alone():

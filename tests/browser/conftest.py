@@ -16,13 +16,14 @@ from django.contrib.auth.models import User
 from django.db import connections
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
 
-from tests.conftest import ROOT, WebServer, eventually
+from tests.conftest import PROCESSES, ROOT, Process, WebServer, environment_of_servers, eventually, serve
 from tests.services import skip_or_fail
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 IMAGES = ROOT / "docs" / "images"
 DESKTOP = {"width": 1100, "height": 720}
 PHONE = {"width": 390, "height": 780}
+ELSEWHERE = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}  # settings of who only serves
 # Without the switches against background work, Chromium looks for its maker's hosts at every start.
 ARGUMENTS = [
     "--no-sandbox",
@@ -121,6 +122,30 @@ def page(pages: Pages) -> Page:
 def server(asgi_server: Callable[..., WebServer]) -> WebServer:
     """The project under Daphne, with a worker inside that a busy machine may stop for some seconds."""
     return asgi_server("daphne", LEASE_SECONDS=15)
+
+
+@pytest.fixture(scope="module")
+def module_server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    log = tmp_path_factory.mktemp("serving") / "server.log"
+    processes: list[Process] = []
+
+    def start(arguments: list[str], env: dict[str, str]) -> Process:
+        processes.append(Process(arguments, env, log))
+        return processes[-1]
+
+    yield serve(start, environment_of_servers(), "daphne", **ELSEWHERE)
+    processes[0].kill9()
+
+
+@pytest.fixture
+def serving(
+    request: pytest.FixtureRequest, module_server: WebServer, transactional_db: None, nobody_executes: None
+) -> WebServer:
+    """A server for all tests of a module, which only serves, so that they may empty its database in between: they write
+    what a worker would.
+    """
+    request.node.stash[PROCESSES] = [module_server.process]  # whose output is shown when the test fails
+    return module_server
 
 
 def log_in(context: BrowserContext, server: WebServer, user: User) -> None:

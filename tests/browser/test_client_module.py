@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,40 +11,22 @@ from playwright.sync_api import Page, WebSocketRoute
 
 from realtime_runs import auth, runs, tasks
 from tests import tasks as t
-from tests.browser.conftest import Pages, log_in
+from tests.browser.conftest import ELSEWHERE, Pages, log_in
 from tests.browser.loops import MODULE, Loop, reading, report, write
-from tests.conftest import PROCESSES, ROOT, Process, WebServer, environment_of_servers, eventually, serve
+from tests.conftest import ROOT, WebServer, eventually
 from tests.stored_chunks import stored_chunks
 
 CLIENT = ROOT / "realtime_runs/static/realtime_runs/client.js"
 WORDS = [f"w{number}" for number in range(40)]
-ELSEWHERE = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}
 LISTENERS = "fetch('/tests/listeners').then((answer) => answer.json()).then((found) => found.count)"
 SEND = """async ([name, data]) => {
   try { await client.sendInput(...name.split(" "), data); return "sent"; } catch (error) { return error.code; }
 }"""
 
 
-@pytest.fixture(scope="module")
-def module_server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """One that only serves, so that the tests may empty its database in between: they write what a worker would."""
-    log = tmp_path_factory.mktemp("client") / "server.log"
-    processes: list[Process] = []
-
-    def start(arguments: list[str], env: dict[str, str]) -> Process:
-        processes.append(Process(arguments, env, log))
-        return processes[-1]
-
-    yield serve(start, environment_of_servers(), "daphne", **ELSEWHERE)
-    processes[0].kill9()
-
-
 @pytest.fixture
-def server(
-    request: pytest.FixtureRequest, module_server: WebServer, transactional_db: None, nobody_executes: None
-) -> WebServer:
-    request.node.stash[PROCESSES] = [module_server.process]  # whose output is shown when the test fails
-    return module_server
+def server(serving: WebServer) -> WebServer:
+    return serving
 
 
 Open = Callable[..., Page]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,31 +20,14 @@ from realtime_runs.models import Run, StreamName
 from realtime_runs.statuses import FINAL, RunStatus
 from tests import tasks as t
 from tests.browser.conftest import Pages, log_in
-from tests.conftest import PROCESSES, Process, WebServer, environment_of_servers, serve
+from tests.conftest import WebServer
 
 HOSTILE = "</pre><img src=x onerror=alert(1)><script>alert(1)</script>&lt;"
 
 
-@pytest.fixture(scope="module")
-def module_server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """One that only serves, so that the tests may empty its database in between."""
-    log = tmp_path_factory.mktemp("elements") / "server.log"
-    processes: list[Process] = []
-
-    def start(arguments: list[str], env: dict[str, str]) -> Process:
-        processes.append(Process(arguments, env, log))
-        return processes[-1]
-
-    yield serve(start, environment_of_servers(), "daphne", BACKEND="tests.tasks_live.WorkElsewhere")
-    processes[0].kill9()
-
-
 @pytest.fixture
-def server(
-    request: pytest.FixtureRequest, module_server: WebServer, transactional_db: None, nobody_executes: None
-) -> WebServer:
-    request.node.stash[PROCESSES] = [module_server.process]  # whose output is shown when the test fails
-    return module_server
+def server(serving: WebServer) -> WebServer:
+    return serving
 
 
 @pytest.fixture
