@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection, connections
 from hypothesis import settings as hypothesis_settings
 
+from tests.forking import ForkedProgram
 from tests.services import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,11 +100,19 @@ def nobody_executes(settings: Any) -> None:
 
 
 class Process:
-    """A program that a test has started, in a process group of its own; signals go to the whole group."""
+    """A program that a test has started, in a process group of its own; signals go to the whole group.
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    `fresh=True` gives it a new interpreter, for a test of how a program starts; else it is forked (tests/forking.py).
+    """
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path, fresh: bool = False) -> None:
         self.title = " ".join(arguments)
         self._log = log
+        log.touch()
+        self._popen: ForkedProgram | subprocess.Popen[bytes]
+        if not fresh:
+            self._popen = ForkedProgram(arguments, ROOT, env, log)
+            return
         with log.open("wb") as output:
             self._popen = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -194,15 +203,15 @@ def start_process(
 ) -> Iterator[Callable[..., Process]]:
     """`start_process(["manage.py", "check"], env=…)`: Python with these arguments, in the repository's root.
 
-    Whatever still runs after the test is killed, before the test's database is emptied.
+    `fresh=True` is Process's. Whatever still runs after the test is killed, before the test's database is emptied.
     """
     if "transactional_db" in request.fixturenames:
         request.getfixturevalue("transactional_db")
     processes = request.node.stash.setdefault(PROCESSES, [])
     logs = tmp_path_factory.mktemp("processes")
 
-    def start(arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
-        process = Process(arguments, os.environ if env is None else env, logs / f"{len(processes)}.log")
+    def start(arguments: Sequence[str], env: Mapping[str, str] | None = None, fresh: bool = False) -> Process:
+        process = Process(arguments, os.environ if env is None else env, logs / f"{len(processes)}.log", fresh)
         processes.append(process)
         return process
 

@@ -594,7 +594,7 @@ def free_standing(tmp_path):
 def test_demo_says_so_when_the_port_is_taken(start_process, free_standing, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        process = start_process(["manage.py", "demo", "--port", str(port)], env=free_standing)
+        process = start_process(["manage.py", "demo", "--port", str(port)], env=free_standing, fresh=True)
         assert process.wait() == 1
     message = f"Port {port} is taken by another program. Choose another one: make demo PORT={port + 1}"
     assert process.output().strip() == f"CommandError: {message}"
@@ -639,7 +639,7 @@ def test_demo_makes_the_login_once_and_leaves_others_alone(db, settings, client)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_demo_serves_runs_and_ends(start_process, free_standing, eventually, number):
     port = free_port()
-    process = start_process(["manage.py", "demo", "--port", str(port)], env=free_standing)
+    process = start_process(["manage.py", "demo", "--port", str(port)], env=free_standing, fresh=True)
     printed = process.wait_for_output("Ctrl-C ends it", timeout=30)
     assert f"http://127.0.0.1:{port}/\n" in printed
     assert f"http://127.0.0.1:{port}/admin/   login admin, password admin" in printed

@@ -257,7 +257,7 @@ def test_tutorial_can_be_carried_out(tmp_path, start_process, eventually):
     project = Project(tmp_path, page := DOCS / "tutorial.md")
     project.prepare()
     port = free_port()
-    start_process([str(tmp_path / "manage.py"), "runserver", "--noreload", str(port)], env=project.env)
+    start_process([str(tmp_path / "manage.py"), "runserver", "--noreload", str(port)], env=project.env, fresh=True)
     server = f"http://127.0.0.1:{port}"
 
     command = re.search(r"runs_trigger (yearly-report) '(.*)' --follow", page.read_text(encoding="utf-8"))

@@ -98,7 +98,9 @@ def test_autoreload_starts_one_worker(server_env, start_process):
     from tests.services import free_port
 
     process = start_process(
-        ["manage.py", "runserver", f"127.0.0.1:{free_port()}"], env=server_env | {"REALTIME_RUNS_BACKEND": EMBEDDED}
+        ["manage.py", "runserver", f"127.0.0.1:{free_port()}"],
+        env=server_env | {"REALTIME_RUNS_BACKEND": EMBEDDED},
+        fresh=True,
     )
     process.wait_for_output("embedded worker is ready")
     assert process.output().count("embedded worker is ready") == 1

@@ -40,6 +40,12 @@ def is_database_locked() -> bool:
     return False
 
 
+def has_stopped(pid: int) -> bool:
+    """Whether each thread of the process has."""
+    states = [task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) <= {"T"}
+
+
 class Fleet:
     """`fleet(3)`: at least three real workers, ready for work. A module sets their settings in FLEET."""
 
@@ -80,7 +86,7 @@ class Fleet:
 
     def _freeze(self, process: Process) -> bool:
         process.stop()
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # the last of its threads has stopped
+        eventually(partial(has_stopped, process.pid), interval=0.001)
         is_locked = is_database_locked()
         if is_locked:
             process.cont()
