@@ -1,11 +1,13 @@
 # make demo    the demo project on http://127.0.0.1:$(PORT)/
-# make test    the whole suite on SQLite, then on PostgreSQL; ARGS="-k lease -x" goes to pytest
+# make test    the whole suite on SQLite, then on PostgreSQL; ARGS="-k lease -x" goes to pytest. What stands above the parts
+#              that speak to the database is tested with one of the two; OUTER=postgres makes that the other.
 # Also: lint, types, layers, check-migrations, clean. PYTHON=python3.12 and VENV=folder choose the interpreter and where to install.
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
+OUTER ?= sqlite
 JOBS ?= 5
 
 BIN := $(VENV)/bin
@@ -30,8 +32,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python manage.py demo --port $(PORT) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) --database=sqlite $(ARGS)
-	$(PYTEST) --database=postgres $(ARGS)
+	$(PYTEST) --database=sqlite --outer=$(OUTER) $(ARGS)
+	$(PYTEST) --database=postgres --outer=$(OUTER) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

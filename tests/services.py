@@ -36,6 +36,7 @@ import pytest
 import redis
 from psycopg import sql
 
+HERE = Path(__file__).resolve().parent
 SOURCES = ("url", "port", "machine", "package")
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 START_SECONDS = 30
@@ -501,9 +502,23 @@ class Services:
 SERVICES = pytest.StashKey[Services]()
 
 
+# Tests of what stands above the parts that speak to the database: they reach it only through those, whose own tests run
+# with both.
+OUTER = {
+    *("browser", "client", "interop", "wire"),
+    *("test_admin.py", "test_admin_actions.py", "test_commands.py", "test_demo.py", "test_sse.py", "test_template_tags.py"),
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("realtime_runs").addoption(
+    group = parser.getgroup("realtime_runs")
+    group.addoption(
         "--database", choices=["sqlite", "postgres"], default="sqlite", help="the database that the tests run on"
+    )
+    group.addoption(
+        "--outer",
+        choices=["sqlite", "postgres"],
+        help="run tests of the outer layers with this database only (default: with whichever the tests run on)",
     )
 
 
@@ -555,14 +570,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # The slow ones first, so that no process of pytest-xdist is left alone with them at the end.
     items.sort(key=lambda item: item.path.parent.name not in ("faults", "flows"))
-    database = config.getoption("database")
-    other = "sqlite" if database == "postgres" else "postgres"
-    deselected = [
-        item
-        for item in items
-        if not item.get_closest_marker(database)
-        and (item.get_closest_marker(other) or (database == "postgres" and not asks_for_database(item)))
-    ]
+    database, outer = config.getoption("database"), config.getoption("outer") or config.getoption("database")
+    deselected = [item for item in items if database not in databases_of(item, outer)]
     if deselected:
         gone = set(deselected)
         items[:] = [item for item in items if item not in gone]
@@ -570,6 +579,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if missing := config.stash[SERVICES].postgres_missing:
         for item in items:
             item.add_marker(pytest.mark.skip(reason=str(missing)))
+
+
+def databases_of(item: pytest.Item, outer: str) -> set[str]:
+    """With which the test runs: with what it is marked for, or with both."""
+    if needed := {name for name in ("sqlite", "postgres") if item.get_closest_marker(name)}:
+        return needed
+    if not asks_for_database(item):
+        return {"sqlite"}
+    return {outer} if item.path.relative_to(HERE).parts[0] in OUTER else {"sqlite", "postgres"}
 
 
 def asks_for_database(item: pytest.Item) -> bool:

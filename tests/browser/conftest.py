@@ -52,15 +52,6 @@ ARGUMENTS = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a page does with what it is sent is the same with every database, so each is opened with one: the demo with
-    the one that it starts with, the admin with the one of who operates many runs.
-    """
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.postgres if item.path.name == "test_admin.py" else pytest.mark.sqlite)
-
-
 @pytest.fixture(autouse=True)
 def _queries_beside_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Playwright runs an event loop in the thread of the tests, in which Django would refuse queries."""

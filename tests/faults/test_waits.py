@@ -26,10 +26,10 @@ def test_more_waiting_parents_than_slots_do_not_keep_their_children_from_running
     fleet: Fleet, work: Work, final: Any
 ) -> None:
     fleet(1)
-    handles = [f_waiting_sync.trigger(work()) for _ in range(6)]
+    handle = f_waiting_sync.batch_trigger([work()] * 6)  # all six before the first child
     work.wait_for("waits 1", times=6)  # all six are in their functions, at two slots
     work.open(0)
-    for run in final(*handles):
+    for run in final(handle):
         assert (run.status, run.attempt) == ("COMPLETED", 1)
         assert history(run.id) == ["QUEUED", "EXECUTING", "WAITING", "EXECUTING", "COMPLETED"]
     assert {run.attempt for run in Run.objects.all()} == {1}
