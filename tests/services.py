@@ -506,7 +506,14 @@ SERVICES = pytest.StashKey[Services]()
 # with both.
 OUTER = {
     *("browser", "client", "interop", "wire"),
-    *("test_admin.py", "test_admin_actions.py", "test_commands.py", "test_demo.py", "test_sse.py", "test_template_tags.py"),
+    *(
+        "test_admin.py",
+        "test_admin_actions.py",
+        "test_commands.py",
+        "test_demo.py",
+        "test_sse.py",
+        "test_template_tags.py",
+    ),
 }
 
 

@@ -2,15 +2,19 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
+
+from django.db import connection
 
 from realtime_runs.engine import registry
 from realtime_runs.engine.definition import TaskDefinition, hook_after
 from realtime_runs.engine.outcome import outcome
 from realtime_runs.live.snapshot import RealtimeRun, snapshot
 from realtime_runs.models import FromNow, Run
+from realtime_runs.models.prepared import Prepared
 from realtime_runs.turns import atomic
 
 logger = logging.getLogger("realtime_runs.engine")
@@ -41,11 +45,15 @@ async def run_final_hook(run: Run, call_sync: CallSync) -> None:
         await run_hook(task, hook_after(end.status), end, call_sync)
 
 
-def due_hooks(task_ids: list[str], limit: int) -> list[str]:
+def due_hooks(task_ids: Sequence[str], limit: int) -> list[str]:
     """Ids of runs whose hook should run, of tasks this process knows."""
-    return list(
-        Run.objects.with_hook_due().filter(task__in=task_ids).order_by("hook_at").values_list("pk", flat=True)[:limit]
-    )
+    return [pk for (pk,) in _prepared_due(connection.vendor, tuple(task_ids), limit).rows()]
+
+
+@lru_cache(maxsize=16)
+def _prepared_due(vendor: str, task_ids: tuple[str, ...], limit: int) -> Prepared:
+    due = Run.objects.with_hook_due().filter(task__in=task_ids).order_by("hook_at")
+    return Prepared.read(due.values_list("pk")[:limit])
 
 
 @atomic()

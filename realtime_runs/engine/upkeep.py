@@ -6,13 +6,17 @@ guarded moves, so several at once do no harm and an idle database is only read.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from django.db import connection
 
 from realtime_runs.conf import app_settings
 from realtime_runs.engine import lifecycle, wait_tokens
 from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.models import Run, WaitToken
+from realtime_runs.models.prepared import Prepared
 
 logger = logging.getLogger("realtime_runs.engine")
 
@@ -21,34 +25,61 @@ _PAGE: Final = 200
 _FORGOTTEN_AFTER_SECONDS: Final = 5.0
 
 
+class _Looks(NamedTuple):
+    """Which rows each step is about, as statements that give a page of ids."""
+
+    due: Prepared
+    expired: Prepared
+    stalled: Prepared
+    overdue_tokens: Prepared
+    unknown: Prepared
+    forgotten: Prepared
+
+
 def upkeep(known_tasks: Collection[str]) -> None:
     """One round of everything."""
-    for ids in _pages(lambda: Run.objects.due().order_by("delayed_until")):
+    looks = _looks(connection.vendor, tuple(known_tasks), app_settings.UNKNOWN_TASK_GRACE_SECONDS)
+    for ids in _pages(looks.due):
         lifecycle.start_due(ids)
-    for ids in _pages(lambda: Run.objects.expired().order_by("expires_at")):
+    for ids in _pages(looks.expired):
         for run_id in lifecycle.expire(ids):
             logger.info("Run %s expired before it was started.", run_id)
-    for ids in _pages(lambda: Run.objects.stalled().order_by("lease_until")):
+    for ids in _pages(looks.stalled):
         for run_id in ids:
             if status := lifecycle.reclaim(run_id):
                 logger.warning("The worker of run %s is not heard of; the run is now %s.", run_id, status)
-    for ids in _pages(lambda: WaitToken.objects.overdue().order_by("timeout_at")):
+    for ids in _pages(looks.overdue_tokens):
         wait_tokens.time_out(ids)
-    unknown_after = app_settings.UNKNOWN_TASK_GRACE_SECONDS
-    for ids in _pages(
-        lambda: Run.objects.queued_longer_than(unknown_after).exclude(task__in=known_tasks).order_by("rank")
-    ):
+    for ids in _pages(looks.unknown):
         for run_id in lifecycle.give_up(ids, known_tasks):
             logger.error("No worker knows the task of run %s.", run_id)
-    forgotten = Run.objects.queued_longer_than(_FORGOTTEN_AFTER_SECONDS).order_by("rank").values_list("pk", flat=True)
-    if ids := list(forgotten[:_PAGE]):
+    if ids := _ids(looks.forgotten):
         get_backend().dispatch(ids)
 
 
-def _pages(query: Callable[[], Any]) -> Iterator[Sequence[str]]:
-    """Ids, page by page, until the moves have emptied the query (or did not change it)."""
+@lru_cache(maxsize=16)
+def _looks(vendor: str, known_tasks: tuple[str, ...], unknown_after: float) -> _Looks:
+    """Built once: to build them for each round took most of what an idle worker needs."""
+    unknown = Run.objects.queued_longer_than(unknown_after).exclude(task__in=known_tasks)
+    queries = _Looks(
+        due=Run.objects.due().order_by("delayed_until"),
+        expired=Run.objects.expired().order_by("expires_at"),
+        stalled=Run.objects.stalled().order_by("lease_until"),
+        overdue_tokens=WaitToken.objects.overdue().order_by("timeout_at"),
+        unknown=unknown.order_by("rank"),
+        forgotten=Run.objects.queued_longer_than(_FORGOTTEN_AFTER_SECONDS).order_by("rank"),
+    )
+    return _Looks(*(Prepared.read(query.values_list("pk")[:_PAGE]) for query in queries))
+
+
+def _ids(look: Prepared) -> list[str]:
+    return [pk for (pk,) in look.rows()]
+
+
+def _pages(look: Prepared) -> Iterator[list[str]]:
+    """Ids, page by page, until the moves have emptied what is looked at (or did not change it)."""
     before: list[str] = []
-    while ids := list(query().values_list("pk", flat=True)[:_PAGE]):
+    while ids := _ids(look):
         if ids == before:
             return
         yield ids
