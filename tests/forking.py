@@ -98,7 +98,7 @@ def _execute(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> N
         for descriptor in descriptors:
             os.dup2(opened, descriptor)
         os.close(opened)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as the process
     sys.stdout = _unbuffered(1, "strict")
     sys.stderr = _unbuffered(2, "backslashreplace")
     first, *rest = arguments
@@ -119,5 +119,5 @@ def _execute(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> N
 
 
 def _unbuffered(descriptor: int, errors: str) -> io.TextIOWrapper:
-    binary = open(descriptor, "wb", buffering=0, closefd=False)
+    binary = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115
     return io.TextIOWrapper(binary, encoding="utf-8", errors=errors, write_through=True)

@@ -8,9 +8,10 @@ guarded moves, so several at once do no harm and an idle database is only read.
 import logging
 from collections.abc import Collection, Iterator
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from realtime_runs.conf import app_settings
 from realtime_runs.engine import lifecycle, wait_tokens
@@ -61,15 +62,18 @@ def upkeep(known_tasks: Collection[str]) -> None:
 def _looks(vendor: str, known_tasks: tuple[str, ...], unknown_after: float) -> _Looks:
     """Built once: to build them for each round took most of what an idle worker needs."""
     unknown = Run.objects.queued_longer_than(unknown_after).exclude(task__in=known_tasks)
-    queries = _Looks(
-        due=Run.objects.due().order_by("delayed_until"),
-        expired=Run.objects.expired().order_by("expires_at"),
-        stalled=Run.objects.stalled().order_by("lease_until"),
-        overdue_tokens=WaitToken.objects.overdue().order_by("timeout_at"),
-        unknown=unknown.order_by("rank"),
-        forgotten=Run.objects.queued_longer_than(_FORGOTTEN_AFTER_SECONDS).order_by("rank"),
+    return _Looks(
+        due=_page(Run.objects.due().order_by("delayed_until")),
+        expired=_page(Run.objects.expired().order_by("expires_at")),
+        stalled=_page(Run.objects.stalled().order_by("lease_until")),
+        overdue_tokens=_page(WaitToken.objects.overdue().order_by("timeout_at")),
+        unknown=_page(unknown.order_by("rank")),
+        forgotten=_page(Run.objects.queued_longer_than(_FORGOTTEN_AFTER_SECONDS).order_by("rank")),
     )
-    return _Looks(*(Prepared.read(query.values_list("pk")[:_PAGE]) for query in queries))
+
+
+def _page(query: "QuerySet[Any]") -> Prepared:
+    return Prepared.read(query.values_list("pk")[:_PAGE])
 
 
 def _ids(look: Prepared) -> list[str]:

@@ -1,6 +1,5 @@
 """Workers that the tests of a module share: a start costs more than most tests. Killed ones are replaced on demand."""
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
