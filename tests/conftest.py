@@ -1,6 +1,7 @@
 """Fixtures for tests with more than one thread or process. (`redis_url` comes from tests/services.py.)"""
 
 import asyncio
+import gc
 import http.client
 import json
 import os
@@ -27,6 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 hypothesis_settings.register_profile("same-each-time", derandomize=True, deadline=None)
 hypothesis_settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis_settings.load_profile("same-each-time")
+
+# What is made while tests are collected stays to the end, so looking for garbage in it only took time: two fifths of it,
+# in each process of pytest-xdist.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 EMBEDDED = "realtime_runs.engine.backends.embedded.EmbeddedBackend"
 HOUR = 3600

@@ -27,7 +27,7 @@ REALTIME_RUNS = {
     **REALTIME_RUNS,
     "BACKEND": os.environ.get("REALTIME_RUNS_BACKEND", "realtime_runs.engine.backends.immediate.ImmediateBackend"),
     "LEASE_SECONDS": 2,
-    "POLL_SECONDS": 0.1,
+    "POLL_SECONDS": 0.2,
     "SHUTDOWN_GRACE_SECONDS": 2,
     **json.loads(os.environ.get("REALTIME_RUNS_OVERRIDES", "{}")),
 }
