@@ -515,6 +515,7 @@ OUTER = {
         "test_template_tags.py",
     ),
 }
+SLOW = {"browser", "faults", "flows", "test_docs.py", "test_follow.py", "test_hub.py", "test_inputs.py", "test_wait.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -575,8 +576,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # The slow ones first, so that no process of pytest-xdist is left alone with them at the end.
-    items.sort(key=lambda item: item.path.parent.name not in ("faults", "flows"))
+    # So that no process of pytest-xdist is left alone with them at the end.
+    items.sort(key=lambda item: not SLOW & {item.path.parent.name, item.path.name})
     database, outer = config.getoption("database"), config.getoption("outer") or config.getoption("database")
     deselected = [item for item in items if database not in databases_of(item, outer)]
     if deselected:
