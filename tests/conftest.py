@@ -237,6 +237,7 @@ def environment_of_servers() -> dict[str, str]:
     return env | {
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "TESTS_DATABASE_NAME": str(connection.settings_dict["NAME"]),
+        "DEBUG": "0",  # as where it matters; Django keeps each statement of the last 9,000 else
     }
 
 
