@@ -66,8 +66,10 @@ CONTEXT.set_forkserver_preload(
 class ForkedProgram:
     """What `subprocess.Popen([sys.executable, *arguments], start_new_session=True)` is, as far as tests use it."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path) -> None:
-        options = ([*map(str, arguments)], str(cwd), dict(env), str(log))
+    def __init__(
+        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path, stdin: Path = Path(os.devnull)
+    ) -> None:
+        options = ([*map(str, arguments)], str(cwd), dict(env), str(stdin), str(log))
         self._process = CONTEXT.Process(target=_execute, args=options, daemon=True)
         self._process.start()
         self.pid: int = self._process.pid
@@ -86,14 +88,14 @@ class ForkedProgram:
         return code
 
 
-def _execute(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:
+def _execute(arguments: list[str], cwd: str, env: dict[str, str], stdin: str, log: str) -> None:
     """Do in this new process what `python *arguments` does in its first moment."""
     os.setsid()
     gc.freeze()  # what was imported before is never garbage, and a third of a start would go into looking
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    for path, flags, descriptors in ((os.devnull, os.O_RDONLY, [0]), (log, os.O_WRONLY | os.O_APPEND, [1, 2])):
+    for path, flags, descriptors in ((stdin, os.O_RDONLY, [0]), (log, os.O_WRONLY | os.O_APPEND, [1, 2])):
         opened = os.open(path, flags)
         for descriptor in descriptors:
             os.dup2(opened, descriptor)

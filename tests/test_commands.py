@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.management import call_command
@@ -28,6 +29,7 @@ from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
 from realtime_runs.streams import StreamRestarted
 from tests.conftest import EMBEDDED, ROOT
+from tests.forking import ForkedProgram
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -190,8 +192,9 @@ class OnTerminal:
     def __init__(self, arguments, env):
         self.ours, theirs = pty.openpty()
         env = env | {"COLUMNS": "100", "LINES": "30"}
-        command_line = [sys.executable, "manage.py", *arguments]
-        self.process = subprocess.Popen(command_line, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+        terminal = Path(os.ttyname(theirs))
+        self.process = ForkedProgram(["manage.py", *arguments], ROOT, env, terminal, stdin=terminal)
+        select.select([self.ours], [], [], 30)  # by its first word the command has opened its side
         os.close(theirs)
         self.text = ""
 
@@ -210,6 +213,9 @@ class OnTerminal:
                 return
             self.text += data.decode()
 
+    def press(self, key):
+        os.write(self.ours, key.encode())
+
     def end(self):
         self.read_until(None)
         return self.process.wait(10)
@@ -225,7 +231,8 @@ def on_terminal(server_env):
 
     yield start
     for terminal in started:
-        terminal.process.kill()
+        if terminal.process.poll() is None:
+            os.kill(terminal.process.pid, signal.SIGKILL)
         terminal.process.wait()
         os.close(terminal.ours)
 
@@ -390,9 +397,9 @@ def test_ctrl_c_leaves_a_tail_quietly(working, on_terminal):
     handle = tasks.trigger("stream-text", {"text": "one two", "delayMs": 60_000})
     terminal = on_terminal("runs_tail", handle.id, "ai-output")
     terminal.read_until("one")
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.press("\x03")
     assert terminal.end() == 130
-    assert terminal.text.endswith("one\r\n")
+    assert terminal.text.endswith("one^C\r\n")
     assert not runs.retrieve(handle).is_completed
     runs.cancel(handle)
 
@@ -400,7 +407,7 @@ def test_ctrl_c_leaves_a_tail_quietly(working, on_terminal):
 def test_ctrl_c_leaves_the_run_alone_and_says_so(working, on_terminal):
     terminal = on_terminal("runs_trigger", "slow", '{"seconds": 60}', "--follow")
     terminal.read_until("EXECUTING")
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.press("\x03")
     assert terminal.end() == 130
     run = runs.retrieve(Run.objects.get().pk)
     assert f"Stopped following. Run {run.id} goes on" in terminal.text

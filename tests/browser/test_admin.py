@@ -15,7 +15,7 @@ from realtime_runs.ids import earliest_run_id
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
-from tests.browser.conftest import PHONE, Pages, log_in
+from tests.browser.conftest import PHONE, SCHEMES, Pages, log_in
 from tests.conftest import WebServer
 from tests.urls import STRICT
 
@@ -242,20 +242,20 @@ def test_the_pages_fit_a_phone_and_obey_a_strict_content_security_policy(
     accessible: Callable[[Page], None],
 ) -> None:
     run = tasks.trigger("fail", {"message": "x" * 300}, tags=["t" * 100], metadata={"k" * 60: "v" * 200})
-    user = User.objects.create_superuser("ben")
-    for scheme in ("light", "dark"):
-        phone = visitor(viewport=PHONE, color_scheme=scheme)
-        # The browser does not know where a page came from whose headers were changed on the way.
-        phone.expected = ["ERR_BLOCKED_BY_LOCAL_NETWORK_ACCESS_CHECKS"]
-        without_icon(phone)
-        phone.context.route("**/admin/**", strict)
-        log_in(phone.context, server, user)
-        page = phone.context.new_page()
-        for path in (address(), address("", "overview"), address(run.id, "change"), address(run.id, "replay")):
-            page.goto(path)
-            expect(page.locator("#content")).to_be_visible()
-            too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert too_wide <= 0, (path, too_wide)
+    phone = visitor(viewport=PHONE)
+    # The browser does not know where a page came from whose headers were changed on the way.
+    phone.expected = ["ERR_BLOCKED_BY_LOCAL_NETWORK_ACCESS_CHECKS"]
+    without_icon(phone)
+    phone.context.route("**/admin/**", strict)
+    log_in(phone.context, server, User.objects.create_superuser("ben"))
+    page = phone.context.new_page()
+    for path in (address(), address("", "overview"), address(run.id, "change"), address(run.id, "replay")):
+        page.goto(path)
+        expect(page.locator("#content")).to_be_visible()
+        too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert too_wide <= 0, (path, too_wide)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
             accessible(page)
 
 
