@@ -6,11 +6,14 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,43 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         if not self.has_ended:  # until we have seen it end, nobody else can have got its number
             os.killpg(self.pid, number)
+
+
+def freeze(process: Process) -> None:
+    """SIGSTOP, but not in the middle of a transaction, for whose end others would have to wait."""
+    eventually(partial(_freeze, process))
+
+
+def _freeze(process: Process) -> bool:
+    process.stop()
+    eventually(partial(_has_stopped, process.pid), interval=0.001)
+    is_locked = _is_database_locked()
+    if is_locked:
+        process.cont()
+    return not is_locked
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether each thread of the process has."""
+    states = [task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) <= {"T"}
+
+
+def _is_database_locked() -> bool:
+    """Whether somebody is in the middle of a transaction that writes."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+            )
+            return cursor.fetchone() != (0,)
+    with closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0.3, isolation_level=None)) as probe:
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 PROCESSES = pytest.StashKey[list[Process]]()

@@ -506,14 +506,11 @@ SERVICES = pytest.StashKey[Services]()
 # with both.
 OUTER = {
     *("browser", "client", "interop", "wire"),
-    *(
-        "test_admin.py",
-        "test_admin_actions.py",
-        "test_commands.py",
-        "test_demo.py",
-        "test_sse.py",
-        "test_template_tags.py",
-    ),
+    *("faults/test_draining.py", "faults/test_hooks.py", "faults/test_leavers.py", "faults/test_stopping.py"),
+    "faults/test_stream_readers.py",
+    *("flows/test_event_source.py", "flows/test_live_servers.py", "flows/test_live_versions.py"),
+    *("test_admin.py", "test_admin_actions.py", "test_commands.py", "test_demo.py", "test_docs.py", "test_follow.py"),
+    *("test_pipes.py", "test_serving.py", "test_sse.py", "test_template_tags.py", "test_with_streams.py"),
 }
 SLOW = {"browser", "faults", "flows", "test_docs.py", "test_follow.py", "test_hub.py", "test_inputs.py", "test_wait.py"}
 
@@ -595,7 +592,8 @@ def databases_of(item: pytest.Item, outer: str) -> set[str]:
         return needed
     if not asks_for_database(item):
         return {"sqlite"}
-    return {outer} if item.path.relative_to(HERE).parts[0] in OUTER else {"sqlite", "postgres"}
+    module = item.path.relative_to(HERE)
+    return {outer} if OUTER & {str(module), module.parts[0]} else {"sqlite", "postgres"}
 
 
 def asks_for_database(item: pytest.Item) -> bool:

@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.management import BaseCommand, get_commands, load_command_class
+from django.core.management import BaseCommand, call_command, get_commands, load_command_class
 from django.test import override_settings
 
 import realtime_runs
@@ -218,9 +218,10 @@ class Project:
         # As after `pip install`, and nothing of the settings that this test session runs with.
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("TEST", "REALTIME_RUNS"))}
         self.env |= {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONUNBUFFERED": "1"}
-        self.python("-m", "django", "startproject", "mysite", str(folder))
+        call_command("startproject", "mysite", folder)
         for app in self.apps_of(page):
-            self.python("manage.py", "startapp", app)
+            (folder / app).mkdir()
+            call_command("startapp", app, folder / app)
         for block in blocks(page):
             target = folder / block.argument
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -240,9 +241,8 @@ class Project:
         return done
 
     def prepare(self) -> None:
-        self.python("-Werror", "manage.py", "migrate", "--verbosity=0")
-        done = self.python("-Werror", "manage.py", "check", "--database=default", "--fail-level=WARNING")
-        assert "no issues" in done.stdout
+        done = self.python("-Werror", "manage.py", "migrate", "--verbosity=0")
+        assert done.stderr == ""  # where the warnings of Django's checks would be, those about the database too
 
 
 @pytest.mark.sqlite

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import axe_playwright_python
 import pytest
@@ -16,10 +16,14 @@ from django.contrib.auth.models import User
 from django.db import connections
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
 
-from tests.conftest import PROCESSES, ROOT, Process, WebServer, environment_of_servers, eventually, serve
+from realtime_runs import runs
+from realtime_runs.models import Run
+from tests.conftest import PROCESSES, ROOT, Process, WebServer, environment_of_servers, eventually, freeze, serve
 from tests.services import skip_or_fail
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+ABOUT_COLOURS = ["color-contrast", "link-in-text-block"]
 # Links of the admin change their colour in steps.
 SETTLED = """Promise.allSettled(
   document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)
@@ -27,8 +31,9 @@ SETTLED = """Promise.allSettled(
 IMAGES = ROOT / "docs" / "images"
 DESKTOP = {"width": 1100, "height": 720}
 PHONE = {"width": 390, "height": 780}
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 ELSEWHERE = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}  # settings of who only serves
+# The first is the same engine without windows and what a person needs around a page, for two thirds of the CPU.
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # Each window has two more pages for its address bar, which nobody sees here: half of what a test's page costs.
 ADDRESS_BAR = ["WebUIOmniboxPopup", "WebUIOmniboxAimPopup"]
 # Of Playwright's own list, which ours replaces: what has to do with pages, and with looking for its maker's hosts.
@@ -66,7 +71,7 @@ def _queries_beside_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """One for the tests of a module. (Not for the session: tests with loops of their own may follow in this process.)"""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         skip_or_fail(request.config, "There is no Chromium on PATH. On Debian: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -130,34 +135,52 @@ def page(pages: Pages) -> Page:
     return pages.context.new_page()
 
 
-@pytest.fixture
-def server(asgi_server: Callable[..., WebServer]) -> WebServer:
-    """The project under Daphne, with a worker inside that a busy machine may stop for some seconds."""
-    return asgi_server("daphne", LEASE_SECONDS=15)
-
-
 @pytest.fixture(scope="module")
-def module_server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    log = tmp_path_factory.mktemp("serving") / "server.log"
-    processes: list[Process] = []
+def module_server(
+    django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., WebServer]]:
+    """`module_server(**overrides)`: the project under Daphne for all tests of a module; another one if it has ended."""
+    logs = tmp_path_factory.mktemp("servers")
+    servers: list[WebServer] = []
 
     def start(arguments: list[str], env: dict[str, str]) -> Process:
-        processes.append(Process(arguments, env, log))
-        return processes[-1]
+        return Process(arguments, env, logs / f"{len(servers)}.log")
 
-    yield serve(start, environment_of_servers(), "daphne", **ELSEWHERE)
-    processes[0].kill9()
+    def get(**overrides: Any) -> WebServer:
+        if not servers or servers[-1].process.has_ended:
+            servers.append(serve(start, environment_of_servers(), "daphne", **overrides))
+        servers[-1].process.cont()
+        return servers[-1]
+
+    yield get
+    for server in servers:
+        server.process.kill9()
+
+
+@pytest.fixture
+def server(
+    request: pytest.FixtureRequest, module_server: Callable[..., WebServer], transactional_db: None
+) -> Iterator[WebServer]:
+    """A server with a worker inside, which a busy machine may stop for some seconds."""
+    server = module_server(LEASE_SECONDS=15)
+    request.node.stash[PROCESSES] = [server.process]  # whose output is shown when the test fails
+    yield server
+    for run in Run.objects.unfinished():
+        runs.cancel(run.pk)
+    freeze(server.process)  # the database is emptied now: nobody shall write to it meanwhile
 
 
 @pytest.fixture
 def serving(
-    request: pytest.FixtureRequest, module_server: WebServer, transactional_db: None, nobody_executes: None
+    request: pytest.FixtureRequest,
+    module_server: Callable[..., WebServer],
+    transactional_db: None,
+    nobody_executes: None,
 ) -> WebServer:
-    """A server for all tests of a module, which only serves, so that they may empty its database in between: they write
-    what a worker would.
-    """
-    request.node.stash[PROCESSES] = [module_server.process]  # whose output is shown when the test fails
-    return module_server
+    """A server that only serves, so its tests write what a worker would."""
+    server = module_server(**ELSEWHERE)
+    request.node.stash[PROCESSES] = [server.process]
+    return server
 
 
 def log_in(context: BrowserContext, server: WebServer, user: User) -> None:
@@ -190,22 +213,28 @@ def aside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 @pytest.fixture
-def accessible() -> Callable[[Page], None]:
-    """`accessible(page)`: fails when axe finds a serious or critical fault (WCAG 2.1 A and AA) in the page as it is."""
+def accessible() -> Callable[..., None]:
+    """`accessible(page)`: fails when axe finds a serious or critical fault (WCAG 2.1 A and AA) in the page as it is;
+    `in_dark_too=True`: and as it is for who prefers dark colours.
+    """
 
-    def check(page: Page) -> None:
+    def check(page: Page, in_dark_too: bool = False) -> None:
         if not page.evaluate("'axe' in window"):
             page.evaluate(AXE)
+        assert faults(page, WCAG) == []
+        if in_dark_too:
+            page.emulate_media(color_scheme="dark")
+            assert faults(page, ABOUT_COLOURS) == []
+            page.emulate_media(color_scheme="light")
+
+    def faults(page: Page, rules: list[str]) -> list[str]:
         page.evaluate(SETTLED)
-        found = page.evaluate(
-            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], resultTypes: ['violations']})"
-        )
-        faults = [
+        found = page.evaluate("(rules) => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", rules)
+        return [
             f"{fault['id']}: {fault['help']}: {[node['html'][:160] for node in fault['nodes'][:3]]}"
             for fault in found["violations"]
             if fault["impact"] in ("serious", "critical")
         ]
-        assert faults == []
 
     return check
 

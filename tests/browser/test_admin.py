@@ -15,7 +15,7 @@ from realtime_runs.ids import earliest_run_id
 from realtime_runs.live.snapshot import RunError
 from realtime_runs.models import Run
 from realtime_runs.statuses import RunStatus
-from tests.browser.conftest import PHONE, SCHEMES, Pages, log_in
+from tests.browser.conftest import PHONE, Pages, log_in
 from tests.conftest import WebServer
 from tests.urls import STRICT
 
@@ -84,7 +84,7 @@ def badge(page: Page) -> "object":
 
 
 def test_list_and_overview_move_in_place(
-    page: Page, address: Callable[..., str], accessible: Callable[[Page], None], picture: Callable[..., None]
+    page: Page, address: Callable[..., str], accessible: Callable[..., None], picture: Callable[..., None]
 ) -> None:
     tasks.trigger("fail", {"message": HOSTILE}, tags=["import", "user:7"])
     first = tasks.trigger("progress-task", {"items": [f"row {n}" for n in range(40)], "delayMs": 100}, tags=["import"])
@@ -138,7 +138,7 @@ def test_list_and_overview_move_in_place(
 def test_the_page_of_a_run_goes_live_to_its_end_and_shows_as_text_what_tasks_wrote(
     page: Page,
     address: Callable[..., str],
-    accessible: Callable[[Page], None],
+    accessible: Callable[..., None],
     picture: Callable[..., None],
     eventually: Callable[..., object],
 ) -> None:
@@ -177,7 +177,7 @@ def test_the_page_of_a_run_goes_live_to_its_end_and_shows_as_text_what_tasks_wro
 
 
 def test_runs_are_cancelled_replayed_sent_to_and_completed_by_keyboard(
-    page: Page, address: Callable[..., str], accessible: Callable[[Page], None]
+    page: Page, address: Callable[..., str], accessible: Callable[..., None]
 ) -> None:
     run = tasks.trigger("slow", {"seconds": 60})
     page.goto(address(run.id, "change"))
@@ -239,7 +239,7 @@ def test_the_pages_fit_a_phone_and_obey_a_strict_content_security_policy(
     server: WebServer,
     visitor: Callable[..., Pages],
     address: Callable[..., str],
-    accessible: Callable[[Page], None],
+    accessible: Callable[..., None],
 ) -> None:
     run = tasks.trigger("fail", {"message": "x" * 300}, tags=["t" * 100], metadata={"k" * 60: "v" * 200})
     phone = visitor(viewport=PHONE)
@@ -254,9 +254,7 @@ def test_the_pages_fit_a_phone_and_obey_a_strict_content_security_policy(
         expect(page.locator("#content")).to_be_visible()
         too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert too_wide <= 0, (path, too_wide)
-        for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            accessible(page)
+        accessible(page, in_dark_too=True)
 
 
 def test_a_page_that_could_not_be_renewed_at_the_end_says_so_and_tries_again(

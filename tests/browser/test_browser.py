@@ -9,9 +9,7 @@ from tests.browser.conftest import Pages
 from tests.conftest import WebServer
 
 
-def test_the_home_page_is_there_and_accessible(
-    server: WebServer, page: Page, accessible: Callable[[Page], None]
-) -> None:
+def test_the_home_page_is_there_and_accessible(server: WebServer, page: Page, accessible: Callable[..., None]) -> None:
     page.goto(server.url)
     page.get_by_role("heading", name="Start a run").wait_for()
     accessible(page)
@@ -28,7 +26,7 @@ def test_errors_on_the_console_are_found(pages: Pages) -> None:
     pages.expected = ["broken", "thrown"]
 
 
-def test_faults_of_accessibility_are_found(page: Page, accessible: Callable[[Page], None]) -> None:
+def test_faults_of_accessibility_are_found(page: Page, accessible: Callable[..., None]) -> None:
     page.set_content("<html lang=en><title>t</title><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>")
     with pytest.raises(AssertionError, match="image-alt"):
         accessible(page)

@@ -364,7 +364,7 @@ def test_all_elements_are_accessible(
     staff: User,
     visitor: Callable[..., Pages],
     scheme: str,
-    accessible: Callable[[Page], None],
+    accessible: Callable[..., None],
 ) -> None:
     somebody = visitor(color_scheme=scheme, viewport={"width": 640, "height": 720})
     log_in(somebody.context, server, staff)

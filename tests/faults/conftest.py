@@ -1,48 +1,21 @@
 """Workers that the tests of a module share: a start costs more than most tests. Killed ones are replaced on demand."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from realtime_runs.models import Attempt, Run, RunEvent, RunTag
 from realtime_runs.statuses import FINAL
-from tests.conftest import EMBEDDED, Process, eventually, with_settings
+from tests.conftest import EMBEDDED, Process, eventually, freeze, with_settings
 
 
 @pytest.fixture(autouse=True)
 def _backend_of_servers(settings: Any) -> None:
     """This process triggers as a server does, and executes nothing."""
     settings.REALTIME_RUNS = {**settings.REALTIME_RUNS, "BACKEND": EMBEDDED}
-
-
-def is_database_locked() -> bool:
-    """Whether somebody is in the middle of a transaction that writes."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
-            )
-            return cursor.fetchone() != (0,)
-    with closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0.3, isolation_level=None)) as probe:
-        try:
-            probe.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-    return False
-
-
-def has_stopped(pid: int) -> bool:
-    """Whether each thread of the process has."""
-    states = [task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return set(states) <= {"T"}
 
 
 class Fleet:
@@ -79,17 +52,8 @@ class Fleet:
         return next(process for process in self._all if process.pid == pid)
 
     def freeze(self, *processes: Process) -> None:
-        """SIGSTOP, but not in the middle of a transaction, for whose end others would have to wait."""
         for process in processes:
-            eventually(partial(self._freeze, process))
-
-    def _freeze(self, process: Process) -> bool:
-        process.stop()
-        eventually(partial(has_stopped, process.pid), interval=0.001)
-        is_locked = is_database_locked()
-        if is_locked:
-            process.cont()
-        return not is_locked
+            freeze(process)
 
     def thaw(self, *processes: Process) -> None:
         for process in processes:
