@@ -105,9 +105,9 @@ async def input_impatient(payload: int) -> list[int]:
     taken: list[int] = []
     patience, most = 0.0, 0.012
     while len(taken) < payload:
-        patience += 0.0007
+        patience += most / 20
         if patience > most:
-            patience, most = 0.0, most * 1.1  # a busy machine may take longer than that for any record
+            patience, most = 0.0, most * 1.5  # a busy machine may take longer than that for any record
         try:
             async with asyncio.timeout(patience):
                 taken.append(await numbers.aonce())

@@ -29,6 +29,7 @@ from realtime_runs.models import (
     Tag,
     WaitToken,
 )
+from realtime_runs.models.bulk import insert_many
 from realtime_runs.models.wait_token import WaitTokenTag
 from realtime_runs.statuses import RunStatus
 
@@ -65,6 +66,8 @@ def many_runs(django_db_setup, django_db_blocker):
 
 def insert_runs():
     now = timezone.now()
+    blank = Run()
+    defaults = {field.attname: getattr(blank, field.attname) for field in Run._meta.concrete_fields}
     rows = []
 
     def add(count, status, **values):
@@ -74,7 +77,7 @@ def insert_runs():
             its = {name: value(number, at) if callable(value) else value for name, value in values.items()}
             times = dict.fromkeys(("created_at", "updated_at", "run_at", "rank"), at)
             task = "task-rare" if number % 500 == 7 else TASKS[number % 20]
-            rows.append(Run(**{"id": run_id(number), "task": task, "status": status, **times, **its}))
+            rows.append({**defaults, "id": run_id(number), "task": task, "status": status, **times, **its})
 
     def soon(number, at):
         """Ten of a hundred are due, the others later."""
@@ -95,11 +98,13 @@ def insert_runs():
     add(600, RunStatus.DELAYED, delayed_until=soon)
     add(100, RunStatus.EXECUTING, lease_token="token", lease_until=soon, attempt=1)
     Batch.objects.bulk_create(Batch(id=f"batch_{n}", run_count=10, created_at=now) for n in range(FINISHED // 10))
-    Run.objects.bulk_create(rows, batch_size=500)
+    insert_many(Run, tuple(defaults), [tuple(row.values()) for row in rows])
     Tag.objects.bulk_create(Tag(name=f"tag-{number}", created_at=now) for number in range(200))
-    RunTag.objects.bulk_create(RunTag(run_id=row.id, tag_id=f"tag-{n % 200}") for n, row in enumerate(rows))
-    IdempotencyClaim.objects.bulk_create(
-        IdempotencyClaim(task=row.task, key_hash=hash_key(row.id), run_id=row.id, expires_at=now) for row in rows[::2]
+    insert_many(RunTag, ("run_id", "tag_id"), [(row["id"], f"tag-{n % 200}") for n, row in enumerate(rows)])
+    insert_many(
+        IdempotencyClaim,
+        ("task", "key_hash", "run_id", "expires_at"),
+        [(row["task"], hash_key(row["id"]), row["id"], now) for row in rows[::2]],
     )
 
 
