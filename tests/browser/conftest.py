@@ -73,7 +73,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """One for the tests of a module. (Not for the session: tests with loops of their own may follow in this process.)"""
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
-        skip_or_fail(request.config, "There is no Chromium on PATH. On Debian: apt-get install chromium")
+        skip_or_fail(request.config, "There is no Chromium on PATH. On Debian: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser

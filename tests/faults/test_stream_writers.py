@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 log = streams.define("log", str)
 
-ROUNDS = 100
+ROUNDS = 60
 WAYS = {"close": "closed", "cancel": "canceled", "complete": "completed"}
 
 
