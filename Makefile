@@ -1,6 +1,7 @@
 # make demo    the demo project on http://127.0.0.1:$(PORT)/
-# make test    the whole suite on SQLite, then on PostgreSQL; ARGS="-k lease -x" goes to pytest. What stands above the parts
-#              that speak to the database is tested with one of the two; OUTER=postgres makes that the other.
+# make test    the whole suite on SQLite, then on PostgreSQL; ARGS="-k lease -x" goes to pytest. What speaks to the database
+#              is tested with both, what stands above that with SQLite, and faults with PostgreSQL: OUTER=postgres turns
+#              these two round.
 # Also: lint, types, layers, check-migrations, clean. PYTHON=python3.12 and VENV=folder choose the interpreter and where to install.
 
 PYTHON ?= python3

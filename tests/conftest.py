@@ -42,6 +42,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+# Where a shell has started us in the background Ctrl-C is ignored, in all that we start too; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 EMBEDDED = "realtime_runs.engine.backends.embedded.EmbeddedBackend"
 HOUR = 3600
 

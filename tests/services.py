@@ -506,12 +506,11 @@ SERVICES = pytest.StashKey[Services]()
 # with both.
 OUTER = {
     *("browser", "client", "interop", "wire"),
-    *("faults/test_draining.py", "faults/test_hooks.py", "faults/test_leavers.py", "faults/test_stopping.py"),
-    "faults/test_stream_readers.py",
-    *("flows/test_event_source.py", "flows/test_live_servers.py", "flows/test_live_versions.py"),
     *("test_admin.py", "test_admin_actions.py", "test_commands.py", "test_demo.py", "test_docs.py", "test_follow.py"),
     *("test_pipes.py", "test_serving.py", "test_sse.py", "test_template_tags.py", "test_with_streams.py"),
 }
+# Tests that kill, freeze and race processes.
+FAULTS = {"faults", "flows"}
 SLOW = {"browser", "faults", "flows", "test_docs.py", "test_follow.py", "test_hub.py", "test_inputs.py", "test_wait.py"}
 
 
@@ -523,7 +522,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--outer",
         choices=["sqlite", "postgres"],
-        help="run tests of the outer layers with this database only (default: with whichever the tests run on)",
+        help="run tests of the outer layers with this database only, and those of faults with the other only"
+        " (default: each with whichever the tests run on)",
     )
 
 
@@ -575,7 +575,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # So that no process of pytest-xdist is left alone with them at the end.
     items.sort(key=lambda item: not SLOW & {item.path.parent.name, item.path.name})
-    database, outer = config.getoption("database"), config.getoption("outer") or config.getoption("database")
+    database, outer = config.getoption("database"), config.getoption("outer")
     deselected = [item for item in items if database not in databases_of(item, outer)]
     if deselected:
         gone = set(deselected)
@@ -586,14 +586,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=str(missing)))
 
 
-def databases_of(item: pytest.Item, outer: str) -> set[str]:
-    """With which the test runs: with what it is marked for, or with both."""
-    if needed := {name for name in ("sqlite", "postgres") if item.get_closest_marker(name)}:
+def databases_of(item: pytest.Item, outer: str | None) -> set[str]:
+    """With which the test runs: with what it is marked for, or with both, or with one of them as `--outer` says."""
+    both = {"sqlite", "postgres"}
+    if needed := {name for name in both if item.get_closest_marker(name)}:
         return needed
     if not asks_for_database(item):
         return {"sqlite"}
-    module = item.path.relative_to(HERE)
-    return {outer} if OUTER & {str(module), module.parts[0]} else {"sqlite", "postgres"}
+    part = item.path.relative_to(HERE).parts[0]
+    if outer and part in OUTER:
+        return {outer}
+    if outer and part in FAULTS:
+        return both - {outer}
+    return both
 
 
 def asks_for_database(item: pytest.Item) -> bool:
