@@ -32,7 +32,7 @@ IMAGES = ROOT / "docs" / "images"
 DESKTOP = {"width": 1100, "height": 720}
 PHONE = {"width": 390, "height": 780}
 ELSEWHERE = {"BACKEND": "tests.tasks_live.WorkElsewhere", "BACKSTOP_SECONDS": 0.1}  # settings of who only serves
-# The first is the same engine without windows and what a person needs around a page, for two thirds of the CPU.
+# The first is the same engine without windows and what a person needs around a page, so it takes less CPU.
 CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # Each window has two more pages for its address bar, which nobody sees here: half of what a test's page costs.
 ADDRESS_BAR = ["WebUIOmniboxPopup", "WebUIOmniboxAimPopup"]
