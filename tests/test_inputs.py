@@ -171,10 +171,10 @@ def test_of_many_who_wait_at_once_each_gets_another_record(in_thread, in_threads
 
 
 def test_who_gives_up_while_it_takes_a_record_loses_none(in_thread):
-    run = t.input_impatient.trigger(40)
-    for number in range(40):
+    run = t.input_impatient.trigger(60)
+    for number in range(60):
         numbers.send(run, number)
-    assert output_of(run, timeout=50) == list(range(40))
+    assert output_of(run, timeout=50) == list(range(60))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -48,15 +48,13 @@ def test_a_pipe_stores_everything_in_order(run_id):
     assert stored(run_id) == NUMBERS
 
 
-@pytest.mark.parametrize(
-    ("source", "count"), [(lambda: counted(2000), 2000), (lambda: iter(NUMBERS[:500]), 500)], ids=["async", "sync"]
-)
-def test_an_async_pipe_takes_any_iterable(run_id, source, count):
+@pytest.mark.parametrize("source", [lambda: counted(2000), lambda: iter(NUMBERS)], ids=["async", "sync"])
+def test_an_async_pipe_takes_any_iterable(run_id, source):
     async def pipe() -> None:
         await words.apipe(source(), target=run_id).wait_until_complete()
 
     asyncio.run(pipe())
-    assert stored(run_id) == NUMBERS[:count]
+    assert stored(run_id) == NUMBERS
 
 
 def test_an_async_source_can_be_piped_in_sync_code(run_id):

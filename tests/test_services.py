@@ -291,7 +291,10 @@ def startable_servers():
         pytest.skip("no programs of PostgreSQL and Redis that we could start")
 
 
-@pytest.mark.parametrize(("end", "exit_code"), [(None, 0), (signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("end", "exit_code"),
+    [(None, 0), (signal.SIGINT, 2), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+)
 def test_started_servers_are_gone_after_the_session(tiny_session, startable_servers, eventually, end, exit_code):
     process = tiny_session("--database=postgres", TINY_SLEEP="60" if end else "0")
     seen = process.folder / "seen"

@@ -339,8 +339,8 @@ def peak_of_reading(run_id: str, count: int) -> int:
 
 
 def test_a_reader_needs_as_much_memory_for_many_chunks_as_for_a_few(run_id: str) -> None:
-    make_long(run_id, 12_000)
-    few, all_of_them = (peak_of_reading(run_id, count) for count in (2000, 12_000))
+    make_long(run_id, 50_000)
+    few, all_of_them = (peak_of_reading(run_id, count) for count in (5000, 50_000))
     assert all_of_them < 2 * few
 
 

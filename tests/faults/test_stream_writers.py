@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 log = streams.define("log", str)
 
-ROUNDS = 60
+ROUNDS = 100
 WAYS = {"close": "closed", "cancel": "canceled", "complete": "completed"}
 
 

@@ -101,7 +101,7 @@ def test_bodies(route, ids):  # noqa: F811
     path = route.path.format(**ids)
     before = everything()
 
-    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(
         bodies(route),
         st.sampled_from([{}, {"content_type": "text/plain"}, {"content_type": "multipart/form-data; boundary=x"}]),
@@ -117,8 +117,8 @@ def test_bodies(route, ids):  # noqa: F811
             assert status < 400 or before == found
 
     attack()
-    for number, name in enumerate(fields_of(route)):  # each field alone with every other of them
-        for value in HOSTILE[number % 2 :: 2]:
+    for value in HOSTILE:  # each field alone with each of them
+        for name in fields_of(route):
             valid = route.body if isinstance(route.body, dict) else {"index": 0, "task": t.echo.id}
             status, content = send(route, path, json.dumps({**valid, name: value}).encode(), route.headers)
             assert status < 500, (name, value, content)
