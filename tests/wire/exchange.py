@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from asgiref.testing import ApplicationCommunicator
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 
 from realtime_runs import routing
 from realtime_runs.access.keys import secret_keys
@@ -43,7 +43,8 @@ class Exchange:
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 50000),
         }
-        self._communicator = ApplicationCommunicator(routing.application(get_asgi_application()), scope)
+        # Not `get_asgi_application`, which sets Django up again, logging and all, for each of thousands of requests.
+        self._communicator = ApplicationCommunicator(routing.application(ASGIHandler()), scope)
         self._body = body
         self.is_over = False
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from asgiref.testing import ApplicationCommunicator
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 
 from realtime_runs import routing
 from realtime_runs.access.keys import secret_keys
@@ -51,7 +51,7 @@ class Socket:
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 50000),
         }
-        self.application = application or routing.application(get_asgi_application())
+        self.application = application or routing.application(ASGIHandler())
         self._communicator = ApplicationCommunicator(self.application, scope)
         self._answers_pings = answers_pings
         self._last_id = 0
