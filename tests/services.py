@@ -511,7 +511,10 @@ OUTER = {
 }
 # Tests that kill, freeze and race processes.
 FAULTS = {"faults", "flows"}
-SLOW = {"browser", "faults", "flows", "test_docs.py", "test_follow.py", "test_hub.py", "test_inputs.py", "test_wait.py"}
+SLOW = {
+    *("browser", "faults", "flows", "interop"),
+    *("test_docs.py", "test_follow.py", "test_hub.py", "test_inputs.py", "test_wait.py"),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,6 @@
-"""The official packages, a server for the tests of a module together, and what the checks of a script found.
+"""The official packages, servers for the tests of a module together, and what the checks of scripts found.
 
-A script (scripts/*.mjs) runs all its checks in one Node.js process, several at a time; each is a test of its own here.
+One Node.js process runs the checks of some scripts (scripts/*.mjs), several at a time; each is a test of its own here.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,22 @@ SCRIPTS = HERE / "scripts"
 MODULES = HERE / "node_modules"
 SECRET_KEY = "tr_dev_" + "interop" * 5
 INSTALL_SECONDS = 240
-SCRIPT_SECONDS = 150  # far above what a script takes: each of its checks has a limit of its own
+SCRIPTS_SECONDS = 150  # far above what they take: each of their checks has a limit of its own
 NAME = re.compile(r'^check\("([^"\\]+)"', re.MULTILINE)
 
 
-def checks_of(script: str) -> list[str]:
-    """The names of its checks, without running it: pytest-xdist wants to know the tests beforehand."""
-    names = NAME.findall((SCRIPTS / script).read_text(encoding="utf-8"))
-    assert names, f"{script} has no checks"
-    assert len(names) == len(set(names)), f"{script} uses a name twice"
-    return names
+def checks_of(scripts: Sequence[str]) -> list[tuple[str, str]]:
+    """The names of their checks, without running them: pytest-xdist wants to know the tests beforehand."""
+    found = [(script, name) for script in scripts for name in NAME.findall((SCRIPTS / script).read_text("utf-8"))]
+    assert {script for script, _ in found} == set(scripts), "a script has no checks"
+    assert len(found) == len(set(found)), "a script uses a name twice"
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(INSTALL_SECONDS + SCRIPT_SECONDS))  # the first may have to install
+            item.add_marker(pytest.mark.timeout(INSTALL_SECONDS + SCRIPTS_SECONDS))  # the first may have to install
 
 
 class Uninstallable(Exception):
@@ -129,12 +129,6 @@ def serve_module(
         process.kill9()
 
 
-@pytest.fixture(scope="module", params=["uvicorn"])
-def server(request: pytest.FixtureRequest, node: str, serve_module: Callable[..., WebServer]) -> WebServer:
-    """One for the module; a module that needs other servers has a fixture of this name itself."""
-    return serve_module(request.param)
-
-
 def environment_of_scripts(server: WebServer) -> dict[str, str]:
     """With what the official packages read from it, and nothing else that changes them or Node.js."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TRIGGER_", "NODE_"))}
@@ -142,22 +136,24 @@ def environment_of_scripts(server: WebServer) -> dict[str, str]:
 
 
 class Outcomes:
-    """What the checks of scripts found at one server. A script runs when one of its checks is first asked for."""
+    """What the checks of scripts found at one server. Scripts run when one of their checks is first asked for."""
 
     def __init__(self, node: str, server: WebServer) -> None:
         self._node = node
         self._server = server
-        self._found: dict[str, dict[str, str]] = {}
+        self._found: dict[tuple[str, str], str] = {}
+        self._ran: set[str] = set()
 
-    def take(self, script: str, check: str) -> str:
-        """What went wrong with it, or nothing. Whoever asks again, as a rerun does, has the script run again."""
-        if check not in self._found.get(script, {}):
-            self._found[script] = self._run(script)
-        return self._found[script].pop(check)
+    def take(self, scripts: Sequence[str], script: str, check: str) -> str:
+        """What went wrong with it, or nothing. Whoever asks again, as a rerun does, has its script run again."""
+        if (script, check) not in self._found:
+            self._found |= self._run([script] if script in self._ran else scripts)
+            self._ran.update(scripts)
+        return self._found.pop((script, check))
 
-    def _run(self, script: str) -> dict[str, str]:
+    def _run(self, scripts: Sequence[str]) -> dict[tuple[str, str], str]:
         process = subprocess.Popen(
-            [self._node, "run.mjs", f"./{script}"],
+            [self._node, "run.mjs", *(f"./{script}" for script in scripts)],
             cwd=SCRIPTS,
             env=environment_of_scripts(self._server),
             stdin=subprocess.DEVNULL,
@@ -165,18 +161,19 @@ class Outcomes:
             stderr=subprocess.PIPE,
             text=True,
         )
-        timer = threading.Timer(SCRIPT_SECONDS, process.kill)
+        timer = threading.Timer(SCRIPTS_SECONDS, process.kill)
         timer.start()
         with process:
             output, errors = process.communicate()
         timer.cancel()
-        ended = f"{script} ended with {process.returncode} before this check did:\n{errors[-4000:]}"
-        found = dict.fromkeys(checks_of(script), ended)
+        ended = f"Node.js ended with {process.returncode} before this check did:\n{errors[-4000:]}"
+        found = dict.fromkeys(checks_of(scripts), ended)
         for line in output.splitlines():
             with contextlib.suppress(ValueError):
                 outcome = json.loads(line)
-                assert outcome["check"] in found, f"checks_of() has overlooked {line}"
-                found[outcome["check"]] = outcome["problem"]
+                check = (outcome["script"].removeprefix("./"), outcome["check"])
+                assert check in found, f"checks_of() has overlooked {line}"
+                found[check] = outcome["problem"]
         return found
 
 
@@ -186,12 +183,12 @@ def outcomes(node: str, server: WebServer) -> Outcomes:
 
 
 @pytest.fixture
-def passes(request: pytest.FixtureRequest, outcomes: Outcomes, server: WebServer) -> Callable[[str, str], None]:
-    """`passes("runs.mjs", name)`: fails with what the check of this name found."""
+def passes(request: pytest.FixtureRequest, outcomes: Outcomes, server: WebServer) -> Callable[..., None]:
+    """`passes(scripts, "runs.mjs", name)`: fails with what the check of this name found. The scripts run together."""
     request.node.stash[PROCESSES] = [server.process]  # whose output is shown when the test fails
 
-    def ask(script: str, check: str) -> None:
-        if problem := outcomes.take(script, check):
+    def ask(scripts: Sequence[str], script: str, check: str) -> None:
+        if problem := outcomes.take(scripts, script, check):
             pytest.fail(problem, pytrace=False)
 
     return ask

@@ -1,11 +1,14 @@
-// node run.mjs ./runs.mjs: runs the checks of a script, a few at a time, and prints one JSON line for each:
-// {"check": its name, "problem": what went wrong, empty if nothing did}
+// node run.mjs ./runs.mjs ./tokens.mjs: runs the checks of these scripts, a few at a time, and prints one JSON line for
+// each: {"script", "check": its name, "problem": what went wrong, empty if nothing did}
 import { checks } from "./checks.mjs";
 
 const AT_ONCE = 4;
 const LIMIT_MS = 40_000; // of one check: what hangs is told apart from what fails
 
-await import(process.argv[2]);
+for (const script of process.argv.slice(2)) {
+  await import(script);
+  for (const one of checks) one.script ??= script;
+}
 
 async function problemOf(fn) {
   let timer;
@@ -25,7 +28,7 @@ async function problemOf(fn) {
 async function work() {
   for (let next = checks.shift(); next; next = checks.shift()) {
     const problem = await problemOf(next.fn);
-    process.stdout.write(JSON.stringify({ check: next.name, problem }) + "\n");
+    process.stdout.write(JSON.stringify({ script: next.script, check: next.name, problem }) + "\n");
   }
 }
 
