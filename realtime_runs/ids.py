@@ -16,6 +16,11 @@ _RANDOM_DIGITS = 17  # 36 ** 17 is 87 bits
 ID_LENGTH = 40  # of the database columns; ids have 28 characters and a prefix
 
 
+def is_possible(id: str) -> bool:
+    """Whether a run, batch or token can have it: PostgreSQL refuses the character NUL, in questions too."""
+    return "\0" not in id
+
+
 def _base36(number: int, digits: int) -> str:
     out = []
     for _ in range(digits):

@@ -76,7 +76,7 @@ def _typed(run: RealtimeRun) -> RealtimeRun:
 
 
 def _row(run: RunArgument) -> Run:
-    row = None if "\0" in _id(run) else Run.objects.filter(pk=_id(run)).first()  # PostgreSQL refuses that character
+    row = Run.objects.find(_id(run))
     if row is None:
         raise RunNotFound(_id(run))
     return row

@@ -23,7 +23,7 @@ from realtime_runs.engine.context import refuse_to_block
 from realtime_runs.engine.feeding import Sink
 from realtime_runs.engine.pipes import AsyncPipe, Pipe, Source
 from realtime_runs.engine.stream_writer import StreamWriter
-from realtime_runs.engine.writing import DEFAULT_KEY, Target, check_key
+from realtime_runs.engine.writing import DEFAULT_KEY, Target, check_key, check_run_id
 from realtime_runs.exceptions import InvalidOption
 from realtime_runs.input_streams import InputHandling, InputStream, input
 from realtime_runs.live.chunks import Chunk
@@ -191,17 +191,20 @@ class Stream(Generic[T]):
         seconds = parse_duration(timeout).total_seconds()
         if seconds <= 0:
             raise InvalidOption("timeout_in_seconds must be positive.")
-        name = StreamName(run if isinstance(run, str) else run.id, OUTPUT, check_key(self.key))
+        name = self._name(run)
         index = None if start == "latest" else start_index
         return StreamReader(name, self._codec, start_index=index, timeout=seconds, signal=signal)
 
     def last_sequence(self, run: RunArgument, producer: str) -> int:
         """The highest sequence that is stored of this producer, -1 if none: where to go on after a crash."""
-        name = StreamName(run if isinstance(run, str) else run.id, OUTPUT, check_key(self.key))
-        return last_sequence(name, producer)
+        return last_sequence(self._name(run), producer)
 
     async def alast_sequence(self, run: RunArgument, producer: str) -> int:
         return await sync_to_async(self.last_sequence)(run, producer)
+
+    def _name(self, run: RunArgument) -> StreamName:
+        run_id = run if isinstance(run, str) else run.id
+        return StreamName(check_run_id(run_id), OUTPUT, check_key(self.key))
 
 
 def _identity(producer: str, sequence: int | None, record_id: str) -> dict[str, Any]:

@@ -3,13 +3,14 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from realtime_runs import runs
-from realtime_runs.exceptions import InvalidOption, InvalidTransition, PollTimeout, RunNotFound, TooLarge
+from realtime_runs import batch, runs, streams
+from realtime_runs.exceptions import BatchNotFound, InvalidOption, InvalidTransition, PollTimeout, RunNotFound, TooLarge
 from realtime_runs.models import Run, RunTag
 from realtime_runs.runs import RealtimeRun
 from realtime_runs.statuses import RunStatus
 from realtime_runs.testing import execute_queued_runs
 from tests import tasks as t
+from tests.tasks_inputs import numbers
 
 pytestmark = pytest.mark.django_db
 
@@ -33,9 +34,50 @@ def test_a_run_argument_is_an_id_a_handle_a_snapshot_or_a_row():
         lambda run: runs.add_tags(run, "x"),
     ],
 )
-def test_an_unknown_run_is_an_error(ask):
-    with pytest.raises(RunNotFound, match="run_unknown"):
-        ask("run_unknown")
+@pytest.mark.parametrize("unknown", ["run_unknown", "run_\0", ""], ids=["unknown", "NUL", "empty"])
+def test_an_unknown_run_is_an_error(ask, unknown):
+    with pytest.raises(RunNotFound) as caught:
+        ask(unknown)
+    assert str(caught.value) == f"Run {unknown!r} does not exist."
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda run: list(runs.subscribe_to_run(run)),
+        lambda run: list(streams.read(run, "log")),
+        lambda run: streams.append("log", "x", target=run),
+        lambda run: streams.close("log", target=run),
+        lambda run: streams.define("log", str).last_sequence(run, "producer"),
+        lambda run: numbers.send(run, 1),
+    ],
+    ids=["subscribe", "read", "append", "close", "last_sequence", "send"],
+)
+@pytest.mark.django_db(transaction=True)
+def test_an_id_that_no_database_can_look_for_is_unknown_wherever_others_may_be_looked_for_too(ask):
+    with pytest.raises(RunNotFound):
+        ask("run_\0")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("ask", [batch.retrieve, lambda one: list(runs.subscribe_to_batch(one))])
+@pytest.mark.parametrize("unknown", ["batch_unknown", "batch_\0"], ids=["unknown", "NUL"])
+def test_an_unknown_batch_is_an_error(ask, unknown):
+    with pytest.raises(BatchNotFound):
+        ask(unknown)
+
+
+def test_a_run_is_found_by_one_query_and_with_its_packets_only_when_they_are_wanted(django_assert_num_queries):
+    run = t.echo.trigger("payload")
+    with django_assert_num_queries(1) as queries:
+        found = Run.objects.without_packets().find(run.id)
+    assert found.pk == run.id
+    assert '"payload"' not in queries[0]["sql"]
+    with django_assert_num_queries(1):
+        assert Run.objects.find(run.id).payload == '"payload"'
+    with django_assert_num_queries(0):
+        assert Run.objects.find("run_\0") is None
+    assert Run.objects.filter(task="another").find(run.id) is None
 
 
 def test_a_snapshot_cannot_be_changed():

@@ -121,7 +121,7 @@ def may_cancel(request: HttpRequest, run_id: str) -> bool:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or not user.is_active:
         return False
-    row = Run.objects.defer("payload", "output").filter(pk=run_id).first()
+    row = Run.objects.without_packets().find(run_id)
     return SiteUser(user).may(rules.cancel(run_id, row))
 
 

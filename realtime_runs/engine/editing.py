@@ -65,7 +65,7 @@ def _edit(run_id: str, text: str, operations: Sequence[Operation]) -> tuple[dict
 def add_tags(run_id: str, tags: str | Iterable[str]) -> tuple[str, ...]:
     """Add tags to a run, in any status, and return all it has. Raises RunNotFound, or TooLarge: then none was added."""
     with atomic():
-        return _add_tags(Run.objects.filter(pk=run_id), tags, RunNotFound(run_id))
+        return _add_tags(Run.objects.with_id(run_id), tags, RunNotFound(run_id))
 
 
 def add_own_tags(lease: Lease, tags: str | Iterable[str]) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def edit_metadata_of(run_id: str, edits: Edits) -> dict[str, Any]:
 
     Raises RunNotFound, InvalidTransition for a run that ended more than an hour ago, TooLarge, InvalidOption.
     """
-    above = Run.objects.filter(pk=run_id).values_list("parent", "root").first()
+    above = Run.objects.with_id(run_id).values_list("parent", "root").first()
     if above is None:
         raise RunNotFound(run_id)
     columns = ("pk", "metadata", "status", "finished_at", FromNow(-_EDITABLE))

@@ -39,11 +39,10 @@ def list_runs(
     """One page: see `paging.read_page`. `within`: narrows the query set to what the caller may see. Without packets
     the runs have neither payload nor output, which may be megabytes each.
     """
-    found = _filtered(**filters)
+    found = _filtered(**filters) if with_packets else _filtered(**filters).without_packets()
     rows = found if within is None else within(found)
     if with_packets:
         return read_page(RunPage, rows, lambda run: convert(snapshot(run)), page_size, after, before)
-    rows = rows.defer("payload", "output")
     return read_page(RunPage, rows, lambda run: convert(snapshot(without_packets(run))), page_size, after, before)
 
 

@@ -16,7 +16,7 @@ from realtime_runs.engine.definition import TaskDefinition
 from realtime_runs.engine.idempotency import claim_key, claim_keys, holder_of
 from realtime_runs.engine.options import CheckedOptions, TriggerOptions
 from realtime_runs.exceptions import BatchNotFound, InvalidInput, ParentNotFound, RunStopped, TooLarge
-from realtime_runs.ids import new_batch_id, new_run_id
+from realtime_runs.ids import is_possible, new_batch_id, new_run_id
 from realtime_runs.live import bell
 from realtime_runs.live.snapshot import O, P, RealtimeRun
 from realtime_runs.models import Batch, Change, Run, RunEvent, RunTag, Tag, database_now
@@ -148,7 +148,7 @@ def check_batch_size(size: int) -> None:
 
 def get_batch(batch_id: str) -> Batch:
     """Raises BatchNotFound."""
-    batch = None if "\0" in batch_id else Batch.objects.filter(pk=batch_id).first()  # PostgreSQL refuses that character
+    batch = Batch.objects.filter(pk=batch_id).first() if is_possible(batch_id) else None
     if batch is None:
         raise BatchNotFound(batch_id)
     return batch

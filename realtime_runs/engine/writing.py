@@ -11,6 +11,7 @@ from realtime_runs.engine.backends.base import get_backend
 from realtime_runs.engine.context import ActiveRun, Writer, find_active
 from realtime_runs.engine.writer import InlineWriter, process_writer
 from realtime_runs.exceptions import InvalidOption, NotInsideRun, RunNotFound
+from realtime_runs.ids import is_possible
 from realtime_runs.live.chunks import End
 from realtime_runs.models import Run, StreamName
 from realtime_runs.models.stream import APPEND, OUTPUT
@@ -18,6 +19,13 @@ from realtime_runs.packets import check_text
 
 DEFAULT_KEY: Final = "default"
 _inline: Final = InlineWriter()
+
+
+def check_run_id(run_id: str) -> str:
+    """Raises RunNotFound for an id that no run can have: others may be written in the same commit."""
+    if not is_possible(run_id):
+        raise RunNotFound(run_id)
+    return run_id
 
 
 def check_key(key: str) -> str:
@@ -67,7 +75,7 @@ def _run_id(active: ActiveRun | None, target: Any) -> str:
         run = active.run
         own: str = run.id
         return {"self": own, "parent": run.parent_id or own, "root": run.root_id or own}[target]
-    return target if isinstance(target, str) else str(target.id)
+    return check_run_id(target if isinstance(target, str) else str(target.id))
 
 
 def run_id_of(run: Run, target: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from realtime_runs.exceptions import BatchNotFound, RunNotFound
+from realtime_runs.ids import is_possible
 from realtime_runs.live import reading
 from realtime_runs.live.snapshot import RealtimeRun
 from realtime_runs.live.topics import Topic, batch_topic, run_topic, tag_topic
@@ -45,7 +46,12 @@ class Seen:
 
 class RunFeed(Feed):
     def __init__(self, run_id: str, *, stop_on_completion: bool = True, is_resumed: bool = False) -> None:
-        """`is_resumed`: the reader was here before, so it may begin with what the hub has."""
+        """`is_resumed`: the reader was here before, so it may begin with what the hub has.
+
+        Raises RunNotFound for an id that no run can have: the hub asks for several runs at once.
+        """
+        if not is_possible(run_id):
+            raise RunNotFound(run_id)
         self.topic = run_topic(run_id)
         self.is_resumed = is_resumed
         self._stop = stop_on_completion
@@ -90,6 +96,9 @@ class BatchFeed(Feed):
     def __init__(
         self, batch_id: str, *, stop_on_completion: bool = False, changed_since: datetime | None = None
     ) -> None:
+        """Raises BatchNotFound for an id that no batch can have: the hub asks for several at once."""
+        if not is_possible(batch_id):
+            raise BatchNotFound(batch_id)
         self.topic = batch_topic(batch_id)
         self.changed_since = changed_since
         self._stop = stop_on_completion

@@ -111,8 +111,7 @@ def _snapshot(run: Any) -> RealtimeRun[Any, Any]:
     if isinstance(run, Run):
         return snapshot(without_packets(copy(run)))
     run_id = _id(run, "run", (RunHandle,))
-    # PostgreSQL refuses the character NUL.
-    row = None if "\0" in run_id else Run.objects.defer("payload", "output").filter(pk=run_id).first()
+    row = Run.objects.without_packets().find(run_id)
     if row is None:
         raise RunNotFound(run_id)
     return snapshot(without_packets(row))

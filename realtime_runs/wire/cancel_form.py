@@ -40,7 +40,7 @@ class CancelFormView(View):
 
     def post(self, request: HttpRequest, run_id: str) -> HttpResponse:
         user = site_user(request)
-        row = Run.objects.defer("payload", "output").filter(pk=run_id).first()
+        row = Run.objects.without_packets().find(run_id)
         if user is None or not user.may(rules.cancel(run_id, row)):
             raise PermissionDenied
         if row is None:

@@ -6,9 +6,7 @@ from realtime_runs.models import Run
 
 
 def _find(run_id: str) -> Run | None:
-    if "\0" in run_id:  # PostgreSQL would refuse the query
-        return None
-    return Run.objects.defer("payload", "output").filter(pk=run_id).first()
+    return Run.objects.without_packets().find(run_id)
 
 
 async def find_run(run_id: str) -> Run | None:

@@ -135,7 +135,7 @@ class RunPacketView(ApiView):
 
 
 def _run(run_id: str) -> Run:
-    run = Run.objects.filter(pk=run_id).first()
+    run = Run.objects.find(run_id)
     if run is None:
         raise RunNotFound(run_id)
     return run

@@ -142,7 +142,7 @@ def parent_of(wish: dict[str, Any], principal: Principal) -> str:
     """
     parent_id: str = wish.get("parentRunId", "")
     if parent_id:
-        principal.check(rules.make_child(parent_id, Run.objects.filter(pk=parent_id).first()))
+        principal.check(rules.make_child(parent_id, Run.objects.without_packets().find(parent_id)))
     return parent_id
 
 
